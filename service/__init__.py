@@ -1,0 +1,1 @@
+"""The gateway: HTTP in, jobs out. Imports neither torch nor the engine."""
