@@ -1,0 +1,95 @@
+"""Objectives: what an attack minimises, one number per image.
+
+An objective has `loss(x) -> (N,)` and `value_and_grad(x) -> ((N,), (N,3,H,W))`; the second is derived from the first
+unless an objective knows a way that keeps less memory alive. Objectives compose: `Weighted`, `Parallel`, `Expectation`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+View = Callable[[Tensor], Tensor]
+
+
+class Objective(ABC):
+    """Something to minimise over pictures x (N,3,H,W). Image i's loss depends on image i alone."""
+
+    @abstractmethod
+    def loss(self, x: Tensor) -> Tensor:
+        """The loss of each image, (N,) float32, differentiable in x."""
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses (N,) and their gradient (N,3,H,W); no graph is kept."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            loss = self.loss(leaf)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return loss.detach(), gradient
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether two evaluations can be compared. Not so for random views: then no best iterate is kept."""
+        return True
+
+
+class Weighted(Objective):
+    """An objective times a constant."""
+
+    def __init__(self, objective: Objective, weight: float) -> None:
+        self._objective, self._weight = objective, weight
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self._objective.loss(x) * self._weight
+
+    @property
+    def repeatable(self) -> bool:
+        return self._objective.repeatable
+
+
+class Parallel(Objective):
+    """The mean of several objectives, of several models say; their graphs are alive one at a time."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        if not objectives:
+            raise ValueError("Parallel needs at least one objective")
+        self._objectives = tuple(objectives)
+
+    def loss(self, x: Tensor) -> Tensor:
+        total = self._objectives[0].loss(x)
+        for objective in self._objectives[1:]:
+            total = total + objective.loss(x)
+        return total / len(self._objectives)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total, gradient = self._objectives[0].value_and_grad(x)
+        for objective in self._objectives[1:]:
+            value, slope = objective.value_and_grad(x)
+            total, gradient = total + value, gradient.add_(slope)
+        return total / len(self._objectives), gradient.div_(len(self._objectives))
+
+    @property
+    def repeatable(self) -> bool:
+        return all(objective.repeatable for objective in self._objectives)
+
+
+class Expectation(Objective):
+    """An objective over views of the picture, taken in turn, one an evaluation (expectation over transformation,
+    Athalye et al. 2018). A view may draw anew each time it is called."""
+
+    def __init__(self, objective: Objective, views: Sequence[View]) -> None:
+        if not views:
+            raise ValueError("Expectation needs at least one view")
+        self._objective, self._views, self._turn = objective, tuple(views), 0
+
+    def loss(self, x: Tensor) -> Tensor:
+        view = self._views[self._turn % len(self._views)]
+        self._turn += 1
+        return self._objective.loss(view(x))
+
+    @property
+    def repeatable(self) -> bool:
+        return False

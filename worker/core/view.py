@@ -1,0 +1,94 @@
+"""Views: how a model gets to see a picture. The perturbation lives at the picture's full resolution; a view is a
+differentiable function of it, images (N,3,H,W) in, images (N,3,h,w) out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WorkingSize:
+    """The picture at about `size` × `size` pixels (same area, own shape), sides multiples of `multiple`.
+
+    Larger pictures are reduced with an antialiased bicubic filter, as an editor's own preprocessing does; smaller ones
+    keep their pixels. What then misses the multiple is padded by repeating the last row and column. `size` None: never
+    reduced.
+    """
+
+    size: int | None = None
+    multiple: int = 8
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """The sides to which a picture is reduced, before padding."""
+        if self.size is None:
+            return height, width
+        area = self.size**2
+        scale = min(1.0, (area / (height * width)) ** 0.5, area / self.multiple / max(height, width))
+        if scale == 1.0:
+            return height, width
+        return self._side(height * scale), self._side(width * scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        shape = self.shape(height, width)
+        if shape != (height, width):
+            x = resize(x, shape)
+        return pad(x, -shape[0] % self.multiple, -shape[1] % self.multiple)
+
+    def _side(self, length: float) -> int:
+        whole = round(length / self.multiple) * self.multiple
+        return whole if whole else max(1, round(length))
+
+
+def resize(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Bicubic resize with antialiasing to (height, width); differentiable, and the same bytes every time.
+
+    On a GPU the gradient of torch's own antialiased resize adds up in no fixed order, so there the same filter is
+    applied as two matrices.
+    """
+    if not x.is_cuda:
+        return _interpolate(x, shape)
+    rows = _filter(x.shape[-2], shape[0]).to(x.device, x.dtype)
+    columns = _filter(x.shape[-1], shape[1]).to(x.device, x.dtype)
+    return rows @ x @ columns.T
+
+
+def pad(x: Tensor, down: int, right: int) -> Tensor:
+    """Repeat the last row `down` times and the last column `right` times (replicate padding has no fixed-order gradient
+    on a GPU; this has)."""
+    if down:
+        x = torch.cat([x, x[..., -1:, :].expand(*x.shape[:-2], down, x.shape[-1])], -2)
+    if right:
+        x = torch.cat([x, x[..., -1:].expand(*x.shape[:-1], right)], -1)
+    return x
+
+
+def _interpolate(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, shape, mode="bicubic", antialias=True, align_corners=False)
+
+
+@lru_cache(maxsize=64)
+def _filter(length: int, wanted: int) -> Tensor:
+    """The matrix (wanted, length) that resizes one axis."""
+    return _interpolate(torch.eye(length)[None, None], (wanted, length))[0, 0]
+
+
+@dataclass
+class Rescaled:
+    """The picture made smaller by a random factor and, half the time, brought back to its own size."""
+
+    generator: torch.Generator
+    least: float = 0.4
+    most: float = 0.9
+
+    def __call__(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        factor, back = torch.rand(2, generator=self.generator).tolist()
+        factor = self.least + (self.most - self.least) * factor
+        small = resize(x, (max(1, round(height * factor)), max(1, round(width * factor))))
+        return resize(small, (height, width)) if back < 0.5 else small
