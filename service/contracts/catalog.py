@@ -1,0 +1,142 @@
+"""What can be asked for: methods, their presets, and the models of the registry. Numbers live here, once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.contracts.errors import BadField
+
+Norm = Literal["linf", "l2"]
+Ability = Literal["encodes", "decodes"]
+
+KINDS: Mapping[str, tuple[Ability, ...]] = {"diffusers-vae": ("encodes", "decodes")}
+
+
+class Preset(BaseModel):
+    """One published or measured way to run a method. `epsilon` is in /255 of a [0,1] image."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    norm: Norm
+    epsilon: float
+    steps: int
+    description: str
+
+
+class Method(BaseModel):
+    """A method, the ability it needs of a model, and its presets, the default one first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    description: str
+    ability: Ability
+    presets: tuple[Preset, ...]
+    targets: tuple[str, ...] = ()
+    takes_steps: bool = True
+
+    def preset(self, name: str | None) -> Preset:
+        """The preset called `name`, or the default one. Raises BadField."""
+        if name is None:
+            return self.presets[0]
+        for preset in self.presets:
+            if preset.name == name:
+                return preset
+        known = ", ".join(preset.name for preset in self.presets)
+        raise BadField(f"preset: {self.name} has no preset {name!r}; it has {known}", field="preset")
+
+
+class Model(BaseModel):
+    """A row of the registry."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    kind: str
+    source: Annotated[str, Field(min_length=1)]
+    subfolder: str | None = None
+    size: Annotated[int | None, Field(ge=8)] = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    revision: str | None = None
+    licence: str = "unknown"
+    description: str = ""
+
+    @property
+    def abilities(self) -> tuple[Ability, ...]:
+        return KINDS[self.kind]
+
+
+ENCODER = Method(
+    name="encoder",
+    description="Moves the picture's latents to a target's (PhotoGuard, Salman et al. 2023, Algorithm 1)",
+    ability="encodes",
+    targets=("gray", "zero", "farthest", "inverted", "image"),
+    presets=(
+        Preset(name="fast", norm="linf", epsilon=8, steps=20, description="Ours: momentum, at most 20 gradients"),
+        Preset(
+            name="robust",
+            norm="linf",
+            epsilon=8,
+            steps=60,
+            description="Ours: random views in turn (native, resized, lightly JPEG-like), at most 60 gradients",
+        ),
+        Preset(name="paper", norm="linf", epsilon=16, steps=200, description="As printed: step 2/255, zero start"),
+        Preset(
+            name="photoguard",
+            norm="linf",
+            epsilon=7.65,
+            steps=200,
+            description="As PhotoGuard's public code: random start, falling sign steps, unsquared distance",
+        ),
+    ),
+)
+NOISE = Method(
+    name="noise",
+    description="Uniform random noise of the same budget: the control every method is compared with",
+    ability="encodes",
+    takes_steps=False,
+    presets=(Preset(name="uniform", norm="linf", epsilon=8, steps=0, description="Uniform in the budget"),),
+)
+METHODS: Mapping[str, Method] = {method.name: method for method in (ENCODER, NOISE)}
+DEFAULT_MODEL = "reference-autoencoder"
+
+
+def load_models(extra: Path | None = None) -> dict[str, Model]:
+    """The shipped registry, with the operator's file laid over it. Raises BadField for a file that is wrong."""
+    shipped = files("service.contracts").joinpath("models.toml").read_text(encoding="utf-8")
+    models = _parse(shipped, "models.toml")
+    if extra is not None:
+        try:
+            text = extra.read_text(encoding="utf-8")
+        except OSError as error:
+            raise BadField(f"models file: {extra.name} cannot be read ({error.strerror})") from None
+        models |= _parse(text, extra.name)
+    return models
+
+
+def _parse(text: str, name: str) -> dict[str, Model]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadField(f"models file: {name} is not TOML: {error}") from None
+    models = {}
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise BadField(f"models file: {name}: {key} stands outside a [table]; a model is a table")
+        try:
+            model = Model(name=key, **table)
+        except (ValidationError, TypeError) as error:
+            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("name",), "msg": str(error)}
+            where = ".".join(str(part) for part in first["loc"])
+            raise BadField(f"models file: {name}: [{key}] {where}: {first['msg']}") from None
+        if model.kind not in KINDS:
+            raise BadField(f"models file: {name}: [{key}] kind {model.kind!r} is not one of {', '.join(KINDS)}")
+        models[key] = model
+    return models

@@ -1,0 +1,87 @@
+"""The error tree. An error has an HTTP status, a machine type, and a sentence fit for strangers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ImmunizeError(Exception):
+    """Something went wrong that a caller can be told of.
+
+    `detail` says what was wrong and what would be right; it never holds a path, a key or a trace. `field` names the
+    form field or option at fault, if one is.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, field: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.retry_after = retry_after
+
+
+class InputError(ImmunizeError):
+    """What was sent is at fault; sending the same again gives the same answer. Exit status 2 on the command line."""
+
+    status = 422
+    type = "invalid-input"
+    title = "Invalid input"
+
+
+class BadField(InputError):
+    type = "invalid-field"
+    title = "A field is wrong"
+
+
+class NotAnImage(InputError):
+    status = 415
+    type = "not-an-image"
+    title = "Not an image we read"
+
+
+class TooLarge(InputError):
+    status = 413
+    type = "too-large"
+    title = "Too large"
+
+
+class ModelMissing(BadField):
+    type = "model-missing"
+    title = "The model's weights are not here"
+
+
+class NotFound(ImmunizeError):
+    status = 404
+    type = "not-found"
+    title = "Not found"
+
+
+class NotFinished(ImmunizeError):
+    status = 409
+    type = "not-finished"
+    title = "The job has no result"
+
+
+class QueueFull(ImmunizeError):
+    status = 429
+    type = "queue-full"
+    title = "The queue is full"
+
+
+class NotReady(ImmunizeError):
+    status = 503
+    type = "not-ready"
+    title = "Not ready"
+
+
+class OutOfMemory(ImmunizeError):
+    type = "out-of-memory"
+    title = "The device ran out of memory"
+
+
+class JobTimeout(ImmunizeError):
+    type = "job-timeout"
+    title = "The job took too long"

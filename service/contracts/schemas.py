@@ -1,0 +1,101 @@
+"""What the outside sees of a job. Names are fixed; fields may be added."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contracts.catalog import Norm
+
+Status = Literal["queued", "running", "finished", "failed", "canceled"]
+
+
+class Report(BaseModel):
+    """True figures of one delivered file: every one is measured on the file's own pixels, after it was encoded."""
+
+    method: str
+    preset: str
+    models: list[str]
+    norm: Norm
+    epsilon: Annotated[float, Field(description="budget, in /255 of a [0,1] image (for l2: radius times 255)")]
+    steps: int
+    seed: int
+    target: str | None
+    mask: Annotated[bool, Field(description="whether a mask came along")]
+    width: int
+    height: int
+    linf_255: Annotated[int, Field(description="largest |delivered - original| over pixels and channels, in /255")]
+    l2_255: Annotated[float, Field(description="Euclidean norm of delivered - original, in /255")]
+    psnr_db: Annotated[float | None, Field(description="delivered against original; null when they are equal")]
+    ssim: Annotated[
+        float | None, Field(description="delivered against original; null for pictures under 7 pixels a side")
+    ]
+    loss_initial: Annotated[float, Field(description="the method's objective on the original")]
+    loss_final: Annotated[float, Field(description="the same objective on the delivered 8-bit picture")]
+    gradient_evaluations: int
+    seconds: Annotated[float, Field(description="optimisation alone, in seconds")]
+    device: str
+    version: str
+    warnings: list[str] = []
+
+
+class Progress(BaseModel):
+    step: int
+    steps: int
+    loss: float | None = None
+
+
+class JobError(BaseModel):
+    type: str
+    detail: str
+
+
+class Result(BaseModel):
+    url: str
+    sha256: str
+    content_type: str
+    bytes: int
+
+
+class Links(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+    itself: Annotated[str, Field(alias="self")]
+    image: str
+
+
+class Job(BaseModel):
+    """A job as `GET /jobs/{id}` shows it."""
+
+    id: str
+    status: Status
+    method: str
+    models: list[str]
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    progress: Progress | None = None
+    queue_position: Annotated[int | None, Field(description="jobs ahead of this one; null once it runs")] = None
+    attempts: int = 0
+    error: JobError | None = None
+    result: Result | None = None
+    report: Report | None = None
+    links: Links
+    metadata: dict[str, Any] = {}
+
+
+class FieldProblem(BaseModel):
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error, as application/problem+json (RFC 9457)."""
+
+    type: Annotated[str, Field(examples=["urn:immunize:invalid-field"])]
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = None

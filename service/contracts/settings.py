@@ -1,0 +1,91 @@
+"""Settings: environment variables with the prefix IMMUNIZE_, read once at start, all validated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.contracts.errors import BadField
+
+PREFIX = "IMMUNIZE_"
+
+
+class Settings(BaseSettings):
+    """Every setting of gateway and worker. `Settings()` reads the environment; see `load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    redis_url: Annotated[str, Field(description="Redis: redis://, rediss:// or unix:// address")] = (
+        "redis://127.0.0.1:6379/0"
+    )
+    store_url: Annotated[str, Field(description="store: file:///folder or s3://bucket/prefix")] = (
+        "file:///var/lib/immunize"
+    )
+    s3_endpoint_url: Annotated[str | None, Field(description="address of an S3-compatible store; unset means AWS")] = (
+        None
+    )
+    s3_region: Annotated[str | None, Field(description="region of the bucket")] = None
+    s3_checksums: Annotated[
+        Literal["when_required", "when_supported"],
+        Field(description="when boto3 adds its own checksums; some stores only know when_required"),
+    ] = "when_required"
+    presign_seconds: Annotated[
+        int, Field(ge=0, le=604800, description="life of a result's presigned URL; 0: send bytes")
+    ] = 0
+    models_file: Annotated[Path | None, Field(description="a models.toml that adds to the shipped one")] = None
+    max_upload_bytes: Annotated[int, Field(ge=1024, description="largest request body, in bytes")] = 64 * 2**20
+    max_pixels: Annotated[int, Field(ge=1, description="largest picture, in pixels")] = 50_000_000
+    max_queue_depth: Annotated[int, Field(ge=1, description="jobs that may wait; more are answered 429")] = 10_000
+    result_ttl: Annotated[int, Field(ge=60, description="seconds Redis remembers an ended job")] = 86_400
+    job_timeout: Annotated[int, Field(ge=1, description="seconds one job may run")] = 900
+    attempts: Annotated[int, Field(ge=1, le=10, description="how often a job is begun before it is failed")] = 3
+    reconcile_seconds: Annotated[
+        float, Field(gt=0, description="pause between two reconciliations of store and queue")
+    ] = 15.0
+    device: Annotated[str, Field(description="torch device of a worker: auto, cpu, cuda, cuda:1")] = "auto"
+    metrics_port: Annotated[int, Field(ge=0, le=65535, description="port of a worker's own /metrics; 0: none")] = 9464
+
+    @field_validator("store_url")
+    @classmethod
+    def _store_url(cls, value: str) -> str:
+        if not value.startswith(("file:///", "s3://")):
+            raise ValueError("must be file:///folder or s3://bucket/prefix")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the environment. A wrong value, or an IMMUNIZE_ name that does not exist, raises BadField.
+
+    An unknown name is refused rather than ignored: whoever sets one believes that it does something.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise BadField(f"{unknown[0]}: no such setting; there are {', '.join(sorted(known))}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise BadField(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def describe() -> str:
+    """The settings as text, a line each, for `--help`."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else field.default
+        lines.append(f"  {PREFIX}{name.upper():<20} {field.description} (default {default})")
+    return "\n".join(lines)
