@@ -1,0 +1,186 @@
+"""A request and loaded models in, a delivered file and a true report out; and the Python face `immunize`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from service.contracts.errors import BadField, OutOfMemory
+from service.contracts.pictures import CONTENT_TYPES, Picture, check_format, covers, read_picture, write_picture
+from service.contracts.plan import Plan
+from service.contracts.schemas import Report
+from worker.attacks.encoder import EncoderAttack
+from worker.core.budget import L2, Linf
+from worker.core.objective import Expectation, Objective
+from worker.core.pgd import OnStep, Outcome, pgd
+from worker.images import compare, to_picture, to_tensor
+from worker.models.abilities import Encodes
+from worker.recipes import FAST, RECIPES, Recipe
+
+LEVELS = 255.0
+JPEG_QUALITY = 95
+
+
+class Attack(Protocol):
+    def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective: ...
+
+
+def immunize(
+    images: Tensor,
+    *,
+    attack: Attack,
+    budget: Linf | L2 | None = None,
+    steps: int = 20,
+    seed: int | Sequence[int] = 0,
+    mask: Tensor | None = None,
+    on_step: OnStep | None = None,
+    recipe: Recipe = FAST,
+) -> Outcome:
+    """Immunize a batch of pictures together, each inside its own budget.
+
+    images: (N,3,H,W) floats in [0,1]. attack: what to minimise, an `EncoderAttack` say. budget: `Linf(8/255)` if None.
+    seed: one for all, or one per image. mask: (N,1,H,W) or (1,1,H,W), 1 inside the sensitive region: the model sees
+    the region blanked, and the perturbation lies outside it. on_step(step, steps, losses (N,)) is called after every
+    step; what it raises ends the run. recipe: step rule, schedule, start and views (`worker.recipes`).
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise BadField(f"images: expected floats (N,3,H,W), got {images.dtype} {tuple(images.shape)}", field="images")
+    budget = Linf(8 / LEVELS) if budget is None else budget
+    if mask is not None:
+        if mask.shape[-2:] != images.shape[-2:] or mask.shape[1] != 1 or mask.shape[0] not in {1, len(images)}:
+            raise BadField(
+                f"mask: expected (N,1,H,W) for images {tuple(images.shape)}, got {tuple(mask.shape)}", field="mask"
+            )
+        mask = mask.to(images.device, images.dtype)
+        budget = type(budget)(budget.epsilon if isinstance(budget, Linf) else budget.radius, region=1 - mask)
+    seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
+    generators = [torch.Generator().manual_seed(value) for value in seeds]
+    plain = attack.objective(images, mask)
+    objective = plain
+    if recipe.views is not None:
+        views = recipe.views(torch.Generator().manual_seed(seeds[0]), (images.shape[-2], images.shape[-1]))
+        objective = Expectation(plain, views)
+    return pgd(
+        objective,
+        images,
+        budget,
+        rule=recipe.rule,
+        schedule=recipe.schedule,
+        steps=steps,
+        start=budget.start(images, generators) if recipe.random_start else None,
+        measure=plain,
+        on_step=on_step,
+    )
+
+
+@dataclass(frozen=True)
+class Delivery:
+    data: bytes
+    content_type: str
+    report: Report
+
+
+def check(picture: Picture, mask: Image.Image | None, plan: Plan) -> None:
+    """Refuse what the plan cannot do with this picture. Raises BadField."""
+    check_format(plan.format, picture)
+    if mask is not None and not covers(mask)[1]:
+        raise BadField(
+            "mask: it covers the whole picture, and the perturbation lies outside the mask; leave some of it black",
+            field="mask",
+        )
+
+
+def deliver(
+    picture: Picture,
+    mask: Image.Image | None,
+    target: Image.Image | None,
+    plan: Plan,
+    models: Sequence[Encodes],
+    device: torch.device,
+    on_step: OnStep | None = None,
+) -> Delivery:
+    """Immunize one picture as planned. The report is measured on the encoded file, read back."""
+    check(picture, mask, plan)
+    recipe = RECIPES[plan.method, plan.preset]
+    x = to_tensor(picture.pixels).to(device)
+    region = None if mask is None or not covers(mask)[0] else to_tensor(mask).to(device)
+    goal = to_tensor(target) if target is not None else plan.target or "gray"
+    attack = EncoderAttack(models, target=goal, distance=recipe.distance)
+    size = plan.epsilon / LEVELS
+    with _memory():
+        began = time.perf_counter()
+        outcome = immunize(
+            x,
+            attack=attack,
+            budget=Linf(size) if plan.norm == "linf" else L2(size),
+            steps=plan.steps,
+            seed=plan.seed,
+            mask=region,
+            on_step=on_step,
+            recipe=recipe,
+        )
+        loss_initial, loss_final = outcome.loss_initial.item(), outcome.loss_final.item()  # waits for the device
+        seconds = time.perf_counter() - began
+        data = write_picture(to_picture(outcome.images), picture, plan.format, quality=JPEG_QUALITY)
+        delivered = read_picture(data, max_pixels=picture.size[0] * picture.size[1]).pixels
+        warnings = []
+        if plan.format == "jpeg":
+            with torch.no_grad():
+                loss_final = attack.objective(x, region).loss(to_tensor(delivered).to(device)).item()
+            warnings.append(
+                f"JPEG at quality {JPEG_QUALITY} moves pixels beyond the budget and weakens the protection; these "
+                "figures are those of the JPEG itself. png and webp are lossless."
+            )
+    quality = compare(picture.pixels, delivered)
+    report = Report(
+        method=plan.method,
+        preset=plan.preset,
+        models=list(plan.models),
+        norm=plan.norm,
+        epsilon=plan.epsilon,
+        steps=plan.steps,
+        seed=plan.seed,
+        target=plan.target,
+        mask=mask is not None,
+        width=picture.size[0],
+        height=picture.size[1],
+        linf_255=quality.linf_255,
+        l2_255=quality.l2_255,
+        psnr_db=quality.psnr_db,
+        ssim=quality.ssim,
+        loss_initial=loss_initial,
+        loss_final=loss_final,
+        gradient_evaluations=int(outcome.gradient_evaluations[0]),
+        seconds=round(seconds, 3),
+        device=device_name(device),
+        version=version("immunize"),
+        warnings=warnings,
+    )
+    return Delivery(data, CONTENT_TYPES[plan.format], report)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Say plainly that memory ran out, on a GPU or in the CPU's allocator."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory("the device ran out of memory; send a smaller picture or ask for fewer models") from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise OutOfMemory(
+                "the machine ran out of memory; send a smaller picture or ask for fewer models"
+            ) from error
+        raise

@@ -1,0 +1,32 @@
+"""Anybody's encoder from a Python file, for benchmarks: `FILE.py:NAME`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from service.contracts.errors import BadField
+from worker.models.abilities import Encodes
+
+
+def load_python(address: str) -> Encodes:
+    """The object `NAME` of `FILE.py`, called if it is a class or a function. It must have `encode(x)`.
+
+    The file is run: only ever give one of your own.
+    """
+    path, _, name = address.rpartition(":")
+    file = Path(path)
+    if not name or file.suffix != ".py" or not file.is_file():
+        raise BadField(f"encoder: {address!r} is not FILE.py:NAME with an existing file", field="encoder")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    made = found() if isinstance(found, type) or callable(found) else found
+    if not isinstance(made, Encodes):
+        raise BadField(f"encoder: {name} in {file.name} has no encode(x)", field="encoder")
+    return made

@@ -1,0 +1,85 @@
+"""The autoencoders of latent diffusion models, as `Encodes` and `Decodes`: every convention stays in here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from service.contracts.catalog import Model
+from service.contracts.errors import BadField
+from worker.models.tiny import TinyAutoencoder
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Network(Protocol):
+    """An autoencoder between [0,1] pictures and scaled latents; `multiple` is what its input's sides divide by."""
+
+    multiple: int
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+class LatentModel:
+    """A network on its device, in its dtype, in channels-last order. Float32 in, float32 out."""
+
+    def __init__(
+        self, name: str, network: Network, *, size: int | None, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.name, self.size, self.multiple = name, size, network.multiple
+        self._device, self._dtype = device, dtype
+        self._network = network
+        if isinstance(network, nn.Module):
+            network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of images (N,3,H,W) in [0,1], in the units in which the diffusion model works."""
+        x = x.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
+        return self._network.encode(x).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0,1]."""
+        return self._network.decode(latents.to(self._device, self._dtype)).float().clamp(0, 1)
+
+
+class KLAutoencoder(nn.Module):
+    """diffusers' AutoencoderKL: works in [-1,1]; the latent is the posterior's mean, then shifted and scaled."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae.eval().requires_grad_(False)
+        self._scale = float(vae.config.scaling_factor or 1.0)
+        self._shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
+        self.multiple = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        mean: Tensor = self.vae.encode(x * 2 - 1).latent_dist.mean
+        return (mean - self._shift) * self._scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        image: Tensor = self.vae.decode(latents / self._scale + self._shift).sample
+        return (image + 1) / 2
+
+
+def load_latent_model(model: Model, folder: Path, device: torch.device) -> LatentModel:
+    """Read a diffusers autoencoder folder; the class is the one that its config names."""
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
+    network: Network
+    if kind == "AutoencoderTiny":
+        network = TinyAutoencoder.from_folder(folder)
+    elif kind == "AutoencoderKL":
+        from diffusers import AutoencoderKL  # seven seconds to import, so only when it is needed
+
+        network = KLAutoencoder(AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True))
+    else:
+        raise BadField(
+            f"models: {model.name} holds a {kind}; diffusers-vae takes an AutoencoderKL or an AutoencoderTiny",
+            field="models",
+        )
+    return LatentModel(model.name, network, size=model.size, device=device, dtype=DTYPES[model.dtype])

@@ -1,0 +1,42 @@
+"""A worker process, put together: the one place where its parts are made and joined."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+
+from prometheus_client import start_http_server
+
+from service.contracts.catalog import load_models
+from service.contracts.queue import JobQueue, connect
+from service.contracts.reconcile import Reconciler
+from service.contracts.records import Records
+from service.contracts.settings import Settings
+from service.contracts.store import open_store
+from worker.jobs import Engine
+from worker.metrics import WorkerMetrics
+from worker.models.pool import Pool, pick_device
+from worker.process import prepare
+from worker.runner import EngineWorker
+
+
+def run_worker(settings: Settings, parent: int | None = None) -> None:
+    """Take jobs until SIGTERM or SIGINT. With `parent`, also until that process is gone."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    prepare()
+    queue = JobQueue(connect(settings), settings)
+    records = Records(open_store(settings))
+    pool = Pool(load_models(settings.models_file), pick_device(settings.device))
+    metrics = WorkerMetrics()
+    if settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        start_http_server(settings.metrics_port)
+    engine = Engine(records, queue, pool, settings, metrics)
+    reconciler = Reconciler(records, queue, settings.reconcile_seconds)
+
+    def orphaned() -> None:
+        if parent is not None and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    worker = EngineWorker(queue, engine, pool, metrics, reconciler, orphaned)
+    worker.work(logging_level="WARNING")
