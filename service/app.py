@@ -1,0 +1,45 @@
+"""The gateway, put together: the one place where its parts are made and joined."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from service import problems
+from service.contracts.catalog import load_models
+from service.contracts.queue import JobQueue, connect
+from service.contracts.records import Records
+from service.contracts.settings import Settings
+from service.contracts.store import open_store
+from service.dependencies import House
+from service.metrics import GatewayMetrics
+from service.routes import catalog, immunize, jobs, operations
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """A gateway with these settings. Needs a Redis and a store, but starts without: /readyz says what is missing."""
+    connection = connect(settings)
+    queue = JobQueue(connection, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+        yield
+        connection.close()
+
+    app = FastAPI(
+        title="immunize",
+        version=version("immunize"),
+        summary="Immunizes images against AI editing",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+    )
+    metrics = GatewayMetrics(queue)
+    app.state.metrics = metrics
+    app.state.house = House(settings, load_models(settings.models_file), Records(open_store(settings)), queue, metrics)
+    problems.install(app)
+    for part in (immunize, jobs, catalog, operations):
+        app.include_router(part.router)
+    return app

@@ -1,0 +1,87 @@
+"""POST /immunize: take a picture in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.contracts.catalog import METHODS
+from service.contracts.errors import BadField, ModelMissing, NotReady, QueueFull
+from service.contracts.pictures import check_format, covers, read_mask, read_picture
+from service.contracts.plan import FORMATS, MAX_STEPS, make_plan
+from service.contracts.records import Record
+from service.contracts.schemas import Job
+from service.dependencies import House, Tenant, TheHouse
+from service.problems import documented
+from service.routes.jobs import job_view
+from service.uploads import Upload, read_upload
+
+router = APIRouter(tags=["immunize"])
+
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {"type": "string", "format": "binary", "description": "the picture"},
+        "mask": {"type": "string", "format": "binary", "description": "same size; white = the sensitive region"},
+        "target_image": {"type": "string", "format": "binary", "description": "a picture as the target"},
+        "method": {"type": "string", "enum": list(METHODS), "default": "encoder"},
+        "models": {"type": "string", "description": "names from /catalog, comma-separated"},
+        "preset": {"type": "string", "description": "a preset of the method, see /catalog"},
+        "norm": {"type": "string", "enum": ["linf", "l2"]},
+        "epsilon": {"type": "number", "description": "budget in /255 units; default: the preset's"},
+        "steps": {"type": "integer", "minimum": 1, "maximum": MAX_STEPS},
+        "seed": {"type": "integer", "minimum": 0, "description": "default: drawn for this job"},
+        "target": {"type": "string", "description": "a target of the method, see /catalog"},
+        "format": {"type": "string", "enum": list(FORMATS), "default": "png"},
+        "metadata": {"type": "string", "description": "a JSON object; it comes back with the job"},
+    },
+}
+
+
+@router.post(
+    "/immunize",
+    operation_id="immunize",
+    summary="Immunize a picture",
+    status_code=202,
+    response_model=Job,
+    responses=documented(413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+)
+async def immunize(request: Request, response: Response, house: TheHouse, tenant: Tenant) -> Job:
+    """Checks the picture and queues it. Poll the job that is answered (its address is in `Location`)."""
+    upload = await read_upload(request, house.settings.max_upload_bytes)
+    record = await run_in_threadpool(_accept, house, tenant, upload)
+    view = await run_in_threadpool(job_view, house, record)
+    response.headers["Location"] = view.links.itself
+    return view
+
+
+def _accept(house: House, tenant: str, upload: Upload) -> Record:
+    """From here on, either everything is stored and queued, or nothing is."""
+    plan = make_plan(upload.fields, house.models, target_image=upload.target is not None)
+    limit = house.settings.max_pixels
+    picture = read_picture(upload.image, max_pixels=limit)
+    check_format(plan.format, picture)
+    if upload.mask is not None and not covers(read_mask(upload.mask, picture.size, max_pixels=limit))[1]:
+        raise BadField(
+            "mask: it covers the whole picture, and the perturbation lies outside the mask; leave some of it black",
+            field="mask",
+        )
+    if upload.target is not None:
+        read_picture(upload.target, max_pixels=limit, field="target_image")
+    if house.queue.depth() >= house.settings.max_queue_depth:
+        raise QueueFull(f"{house.settings.max_queue_depth} jobs wait already; come back later", retry_after=30)
+    missing = house.queue.missing_models()
+    for name in plan.models:
+        if name in missing:
+            raise ModelMissing(f"models: no worker has the weights of {name}; {missing[name]}", field="models")
+    record = house.records.create(tenant, plan, upload.metadata, upload.image, upload.mask, upload.target)
+    try:
+        house.queue.enqueue(tenant, record.id)
+    except NotReady:
+        house.records.forget(record)
+        raise
+    return record

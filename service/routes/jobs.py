@@ -1,0 +1,84 @@
+"""GET /jobs/{id} and its picture."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import RedirectResponse
+
+from service.contracts.errors import NotFinished
+from service.contracts.pictures import CONTENT_TYPES
+from service.contracts.records import Record
+from service.contracts.schemas import Job, Links, Result
+from service.dependencies import House, Tenant, TheHouse
+from service.problems import documented
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {media_type: {} for media_type in CONTENT_TYPES.values()}},
+    307: {"description": "a redirect to the stored picture"},
+}
+IfNoneMatch = Annotated[str | None, Header()]
+
+
+@router.get("/{job_id}", operation_id="get_job", summary="A job", response_model=Job, responses=documented(404, 503))
+def get_job(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneMatch = None) -> Response:
+    """Its state, progress, report and result. Answers 304 to an `If-None-Match` that still holds."""
+    body = job_view(house, house.records.load(tenant, job_id)).model_dump_json(by_alias=True).encode()
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return _tagged(body, "application/json", tag, if_none_match, "private, no-cache")
+
+
+@router.get(
+    "/{job_id}/image",
+    operation_id="get_image",
+    summary="The immunized picture",
+    response_class=Response,
+    responses=_PICTURE | documented(404, 409, 503),
+)
+def get_image(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneMatch = None) -> Response:
+    """The delivered bytes, or a redirect to a presigned address where the operator chose so."""
+    record = house.records.load(tenant, job_id)
+    if record.result is None:
+        raise NotFinished(f"the job is {record.status}; its picture is here once it has finished")
+    seconds = house.settings.presign_seconds
+    address = house.records.store.url(record.result.key, seconds) if seconds else None
+    if address is not None:
+        return RedirectResponse(address, 307)
+    data = house.records.store.get(record.result.key)
+    return _tagged(data, record.result.content_type, f'"{record.result.sha256}"', if_none_match, "private, immutable")
+
+
+def job_view(house: House, record: Record) -> Job:
+    """A record as the outside sees it, with what only Redis knows: progress and place in the queue."""
+    here = f"/jobs/{record.id}"
+    stored = record.result
+    return Job(
+        id=record.id,
+        status=record.status,
+        method=record.plan.method,
+        models=list(record.plan.models),
+        created_at=record.created_at,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        progress=None if record.ended else house.queue.progress(record.id),
+        queue_position=house.queue.position(record.id) if record.status == "queued" else None,
+        attempts=record.attempts,
+        error=record.error,
+        result=None
+        if stored is None
+        else Result(url=f"{here}/image", sha256=stored.sha256, content_type=stored.content_type, bytes=stored.bytes),
+        report=record.report,
+        links=Links(itself=here, image=f"{here}/image"),
+        metadata=record.metadata,
+    )
+
+
+def _tagged(body: bytes, media_type: str, tag: str, if_none_match: str | None, caching: str) -> Response:
+    headers = {"ETag": tag, "Cache-Control": caching}
+    known = {item.strip().removeprefix("W/") for item in (if_none_match or "").split(",")}
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
