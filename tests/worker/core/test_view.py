@@ -1,0 +1,127 @@
+"""Views: the shapes a model sees, gradients that reach every pixel, and the GPU's filter against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.core.view import Rescaled, WorkingSize, _filter, pad, resize
+
+quick = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("size", "multiple", "given", "reduced", "seen"),
+    [
+        (256, 8, (256, 256), (256, 256), (256, 256)),
+        (256, 8, (512, 512), (256, 256), (256, 256)),
+        (256, 8, (1024, 512), (360, 184), (360, 184)),  # the area of 256×256, the picture's own shape
+        (256, 8, (512, 1024), (184, 360), (184, 360)),
+        (256, 8, (100, 70), (100, 70), (104, 72)),  # smaller than the working size: pixels kept, padded
+        (256, 8, (1, 1), (1, 1), (8, 8)),
+        (256, 8, (20000, 10), (8192, 8), (8192, 8)),
+        (256, 8, (20000, 3), (8192, 1), (8192, 8)),
+        (256, 64, (1000, 1000), (256, 256), (256, 256)),
+        (200, 64, (1000, 1000), (192, 192), (192, 192)),
+        (256, 1, (300, 300), (256, 256), (256, 256)),
+        (512, 8, (511, 513), (511, 513), (512, 520)),
+        (None, 8, (3000, 17), (3000, 17), (3000, 24)),
+        (None, 1, (33, 17), (33, 17), (33, 17)),
+    ],
+)
+def test_shapes(size, multiple, given, reduced, seen):
+    view = WorkingSize(size, multiple)
+    assert view.shape(*given) == reduced
+    assert view(rand(1, 3, *given)).shape == (1, 3, *seen)
+
+
+@quick
+@given(st.integers(64, 768), st.sampled_from([1, 4, 8, 64]), st.integers(1, 30000), st.integers(1, 30000))
+def test_any_shape_fits_the_model(size, multiple, height, width):
+    """Sides that the model takes, no more pixels than it works on (but for rounding), the picture's own shape."""
+    shape = WorkingSize(size, multiple).shape(height, width)
+    seen = [side + -side % multiple for side in shape]
+    assert all(side >= 1 for side in shape)
+    assert all(side < given + multiple for side, given in zip(shape, (height, width), strict=True))
+    assert seen[0] * seen[1] <= (size + multiple) ** 2 * 2
+    if min(shape) >= 8 * multiple:
+        assert shape[0] / shape[1] == pytest.approx(height / width, rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (100, 70), (9, 300), (1, 1)])
+def test_a_view_keeps_what_it_does_not_reduce(shape):
+    x = rand(1, 3, *shape)
+    seen = WorkingSize(512, 8)(x)
+    assert torch.equal(seen[..., : shape[0], : shape[1]], x)
+    assert torch.equal(seen[..., -1, -1], x[..., -1, -1])
+
+
+RESIZES = [((40, 56), (16, 24)), ((40, 56), (80, 60)), ((65, 33), (8, 32)), ((300, 20), (37, 3)), ((5, 5), (1, 1))]
+
+
+@pytest.mark.parametrize(("given", "wanted"), RESIZES)
+def test_the_gradient_reaches_every_pixel(given, wanted):
+    x = rand(2, 3, *given).requires_grad_()
+    (gradient,) = torch.autograd.grad((resize(x, wanted) * rand(2, 3, *wanted, seed=1)).sum(), x)
+    assert gradient.isfinite().all()
+    assert gradient.ne(0).all()
+
+
+@pytest.mark.parametrize(("given", "wanted"), RESIZES)
+def test_the_filter_as_matrices_is_torchs_own_filter(given, wanted):
+    x, weight = rand(2, 3, *given).requires_grad_(), rand(2, 3, *wanted, seed=1)
+    own = _filter(given[0], wanted[0]) @ x @ _filter(given[1], wanted[1]).T
+    torchs = F.interpolate(x, wanted, mode="bicubic", antialias=True, align_corners=False)
+    torch.testing.assert_close(own, torchs, atol=1e-5, rtol=0)
+    gradients = [torch.autograd.grad((made * weight).sum(), x)[0] for made in (own, torchs)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
+
+
+def test_resizing_averages_and_does_not_alias():
+    stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
+    assert (resize(stripes, (16, 16))[..., 2:-2] - 0.5).abs().max() < 1e-3
+    flat = torch.full((1, 3, 37, 53), 0.7)
+    torch.testing.assert_close(resize(flat, (11, 80)), torch.full((1, 3, 11, 80), 0.7))
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (3, 0), (0, 5), (7, 9)])
+def test_pad_repeats_the_last_row_and_column(down, right):
+    x = rand(2, 3, 4, 5).requires_grad_()
+    padded = pad(x, down, right)
+    assert torch.equal(padded, F.pad(x, (0, right, 0, down), mode="replicate"))
+    (gradient,) = torch.autograd.grad(padded.sum(), x)
+    assert gradient[0, 0, -1, -1] == (down + 1) * (right + 1)
+
+
+def test_rescaled_is_its_generators():
+    x = rand(1, 3, 40, 60)
+
+    def draw(seed: int) -> list[torch.Tensor]:
+        view = Rescaled(torch.Generator().manual_seed(seed))
+        return [view(x) for _ in range(8)]
+
+    first, again, other = draw(1), draw(1), draw(2)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not all(one.shape == two.shape and torch.equal(one, two) for one, two in zip(first, other, strict=True))
+
+
+def test_rescaled_is_smaller_or_brought_back():
+    view = Rescaled(torch.Generator().manual_seed(0), least=0.4, most=0.9)
+    shapes = {tuple(view(rand(1, 3, 40, 60)).shape[-2:]) for _ in range(40)}
+    assert (40, 60) in shapes
+    smaller = shapes - {(40, 60)}
+    assert smaller
+    assert all(0.4 * 40 - 1 <= height <= 0.9 * 40 + 1 for height, _ in smaller)
+    assert all(abs(width - height * 1.5) <= 1.5 for height, width in smaller)
+
+
+def test_rescaled_takes_a_picture_of_one_pixel():
+    view = Rescaled(torch.Generator().manual_seed(0))
+    assert all(view(rand(1, 3, 1, 1)).shape == (1, 3, 1, 1) for _ in range(4))
