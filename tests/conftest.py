@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from service.contracts.queue import connect
+from service.contracts.settings import Settings
+from service.embedded import EmbeddedRedis
 
 TINY = {
     "_class_name": "AutoencoderTiny",
@@ -87,3 +93,63 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared beside the repository, which is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis for the whole session; see `settings` for an empty one."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def settings(redis_url: str, models_file: Path, tmp_path: Path) -> Settings:
+    """A deployment of a test's own: an empty Redis, a folder as the store, the tiny model on the CPU."""
+    made = Settings(
+        redis_url=redis_url,
+        store_url=(tmp_path / "store").as_uri(),
+        models_file=models_file,
+        device="cpu",
+        metrics_port=0,
+    )
+    with connect(made) as connection:
+        connection.flushall()
+    return made
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Settings of a new, empty bucket on that server; takes a prefix and further settings."""
+    import boto3
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+
+    def made(prefix: str = "", **others: object) -> Settings:
+        bucket = uuid.uuid4().hex
+        client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1")
+        client.create_bucket(Bucket=bucket)
+        client.close()
+        address = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        return Settings(store_url=address, s3_endpoint_url=s3_server, s3_region="us-east-1", **others)  # type: ignore[arg-type]
+
+    return made

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.contracts.errors import BadField
+from service.contracts.errors import BadField, shown
 
 Norm = Literal["linf", "l2"]
 Ability = Literal["encodes", "decodes"]
@@ -50,7 +50,7 @@ class Method(BaseModel):
             if preset.name == name:
                 return preset
         known = ", ".join(preset.name for preset in self.presets)
-        raise BadField(f"preset: {self.name} has no preset {name!r}; it has {known}", field="preset")
+        raise BadField(f"preset: {self.name} has no preset {shown(name)}; it has {known}", field="preset")
 
 
 class Model(BaseModel):
@@ -117,6 +117,8 @@ def load_models(extra: Path | None = None) -> dict[str, Model]:
             text = extra.read_text(encoding="utf-8")
         except OSError as error:
             raise BadField(f"models file: {extra.name} cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise BadField(f"models file: {extra.name} is not UTF-8") from None
         models |= _parse(text, extra.name)
     return models
 

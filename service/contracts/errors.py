@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def shown(text: str) -> str:
+    """What a caller sent, quoted for a sentence, and short however long it was."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
 class ImmunizeError(Exception):
     """Something went wrong that a caller can be told of.
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from service.contracts.catalog import DEFAULT_MODEL, METHODS, Method, Model, Norm
-from service.contracts.errors import BadField
+from service.contracts.errors import BadField, shown
 
 FORMATS = ("png", "webp", "jpeg")
 FIELDS = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format")
@@ -71,13 +71,13 @@ def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_
 
 def _choice(field: str, name: str, known: Mapping[str, Method]) -> Method:
     if name not in known:
-        raise BadField(f"{field}: there is no {field} {_shown(name)}; there are {', '.join(known)}", field=field)
+        raise BadField(f"{field}: there is no {field} {shown(name)}; there are {', '.join(known)}", field=field)
     return known[name]
 
 
 def _word(field: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise BadField(f"{field}: {_shown(value)} is not one of {', '.join(known)}", field=field)
+        raise BadField(f"{field}: {shown(value)} is not one of {', '.join(known)}", field=field)
     return value
 
 
@@ -87,7 +87,7 @@ def _models(text: str | None, method: Method, known: Mapping[str, Model]) -> tup
         raise BadField("models: name at least one model", field="models")
     for name in names:
         if name not in known:
-            raise BadField(f"models: there is no model {_shown(name)}; there are {', '.join(known)}", field="models")
+            raise BadField(f"models: there is no model {shown(name)}; there are {', '.join(known)}", field="models")
         if method.ability not in known[name].abilities:
             fitting = ", ".join(model.name for model in known.values() if method.ability in model.abilities)
             raise BadField(
@@ -106,7 +106,7 @@ def _epsilon(text: str, norm: str) -> float:
         value = math.nan
     if not 0 < value <= most:  # false for NaN too
         raise BadField(
-            f"epsilon: {_shown(text)} is not a number above 0 and at most {most:g} (in /255 units: 8 means 8/255)",
+            f"epsilon: {shown(text)} is not a number above 0 and at most {most:g} (in /255 units: 8 means 8/255)",
             field="epsilon",
         )
     return value
@@ -120,7 +120,7 @@ def _steps(text: str, method: Method) -> int:
 
 def _integer(field: str, text: str, least: int, most: int) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip()) or not least <= int(text) <= most:
-        raise BadField(f"{field}: {_shown(text)} is not a whole number from {least} to {most}", field=field)
+        raise BadField(f"{field}: {shown(text)} is not a whole number from {least} to {most}", field=field)
     return int(text)
 
 
@@ -137,7 +137,3 @@ def _target(name: str | None, method: Method, target_image: bool) -> str | None:
     if name == "image":
         raise BadField("target: 'image' needs the picture itself; send it as target_image", field="target")
     return _word("target", name or method.targets[0], named)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _store_url(cls, value: str) -> str:
-        if not value.startswith(("file:///", "s3://")):
+        if not value.startswith("file:///") and not (value.startswith("s3://") and urlsplit(value).netloc):
             raise ValueError("must be file:///folder or s3://bucket/prefix")
         return value
 
@@ -62,16 +62,20 @@ class Settings(BaseSettings):
     def _redis_url(cls, value: str) -> str:
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        try:
+            urlsplit(value).port  # noqa: B018 - reading it is the check
+        except ValueError:
+            raise ValueError("its port is not a number from 0 to 65535") from None
         return value
 
 
-def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings() -> Settings:
     """Settings from the environment. A wrong value, or an IMMUNIZE_ name that does not exist, raises BadField.
 
     An unknown name is refused rather than ignored: whoever sets one believes that it does something.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
     if unknown:
         raise BadField(f"{unknown[0]}: no such setting; there are {', '.join(sorted(known))}")
     try:

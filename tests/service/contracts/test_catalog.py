@@ -1,0 +1,77 @@
+"""The catalog: methods and presets, and the registry of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.contracts.catalog import DEFAULT_MODEL, KINDS, METHODS, load_models
+from service.contracts.errors import BadField
+
+ENTRY = 'kind = "diffusers-vae"\nsource = "/somewhere"\n'
+WRONG = {
+    "not toml": ("[a\n", "is not TOML"),
+    "unknown kind": ('[a]\nkind = "pickle"\nsource = "x"\n', "[a] kind 'pickle' is not one of diffusers-vae"),
+    "unknown key": (f"[a]\n{ENTRY}colour = 1\n", "[a] colour:"),
+    "no kind": ('[a]\nsource = "x"\n', "[a] kind:"),
+    "no source": ('[a]\nkind = "diffusers-vae"\n', "[a] source:"),
+    "empty source": ('[a]\nkind = "diffusers-vae"\nsource = ""\n', "[a] source:"),
+    "name in capitals": (f"[Model]\n{ENTRY}", "[Model] name:"),
+    "name with a comma": (f'["a,b"]\n{ENTRY}', "[a,b] name:"),
+    "name given twice": (f'[a]\n{ENTRY}name = "b"\n', "[a] name:"),
+    "outside a table": ('kind = "diffusers-vae"\n', "kind stands outside a [table]"),
+    "size too small": (f"[a]\n{ENTRY}size = 4\n", "[a] size:"),
+    "size a word": (f'[a]\n{ENTRY}size = "big"\n', "[a] size:"),
+    "dtype": (f'[a]\n{ENTRY}dtype = "float8"\n', "[a] dtype:"),
+    "not UTF-8": (b"\xff\xfe[a]", "is not"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_file_is_refused_with_where_and_why(case: str, tmp_path: Path) -> None:
+    content, told = WRONG[case]
+    file = tmp_path / "mine.toml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BadField) as caught:
+        load_models(file)
+    assert caught.value.detail.startswith("models file: mine.toml")
+    assert told in caught.value.detail
+    assert str(tmp_path) not in caught.value.detail
+
+
+@pytest.mark.parametrize("name", ["absent.toml", "."])
+def test_a_file_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(BadField, match="cannot be read"):
+        load_models(tmp_path / name)
+
+
+def test_the_shipped_registry_holds_the_default_model_and_only_known_kinds() -> None:
+    models = load_models()
+    assert DEFAULT_MODEL in models
+    assert all(model.kind in KINDS and model.abilities and model.name == name for name, model in models.items())
+
+
+def test_the_operators_file_adds_and_replaces(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(f'[mine]\n{ENTRY}\n[{DEFAULT_MODEL}]\nkind = "diffusers-vae"\nsource = "/elsewhere"\n')
+    models = load_models(file)
+    assert set(models) == {*load_models(), "mine"}
+    assert models[DEFAULT_MODEL].source == "/elsewhere"
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_method_can_be_asked_for_with_the_shipped_models(method) -> None:  # type: ignore[no-untyped-def]
+    assert method.presets
+    assert any(method.ability in model.abilities for model in load_models().values())
+    assert len({preset.name for preset in method.presets}) == len(method.presets)
+    for preset in method.presets:
+        assert preset.epsilon > 0
+        assert method.preset(preset.name) is preset
+    assert method.preset(None) is method.presets[0]
+
+
+def test_what_the_contract_promises_is_there() -> None:
+    assert {"encoder", "noise"} <= set(METHODS)
+    assert {"fast", "robust", "paper", "photoguard"} <= {preset.name for preset in METHODS["encoder"].presets}
+    assert {"gray", "farthest", "inverted"} <= set(METHODS["encoder"].targets)
