@@ -16,6 +16,7 @@ from worker.models.abilities import Encodes
 
 Distance = Literal["squared", "norm"]
 BLANK = 0.5  # what inpainting models see inside the edit region: zero in [-1,1]
+NEAREST = 1e-12  # mean square below which a root has no slope worth the name: at zero it is infinite
 
 
 class LatentDistance(Objective):
@@ -42,7 +43,7 @@ class LatentDistance(Objective):
     def loss(self, x: Tensor) -> Tensor:
         seen = self._view(self._blanked(x))
         mean_square = (self._model.encode(seen) - self._goal(x)).float().square().mean((1, 2, 3))
-        return mean_square if self._distance == "squared" else mean_square.sqrt()
+        return mean_square if self._distance == "squared" else mean_square.clamp(min=NEAREST).sqrt()
 
     def _blanked(self, x: Tensor) -> Tensor:
         if self._mask is None:
@@ -62,7 +63,7 @@ class LatentDistance(Objective):
 
     def _latents(self, size: tuple[int, int]) -> Tensor:
         if isinstance(self._target, str) and self._target == "zero":
-            return torch.zeros_like(self._model.encode(self._view(self._original[:1])))
+            return self._original.new_zeros(1)
         if isinstance(self._target, str):
             picture = target_picture(self._target, self._original)
         else:
