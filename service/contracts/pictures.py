@@ -18,7 +18,7 @@ READ = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 READ_SENTENCE = "PNG, JPEG, WebP, AVIF, TIFF, BMP or a one-frame GIF"
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 CONTENT_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
-WEBP_SIDE = 16383
+LONGEST_SIDES = {"webp": 16383, "jpeg": 65500}  # of the formats, or of their libraries
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_picture(data: bytes, *, max_pixels: int, field: str = "image") -> Pictu
     try:
         source.load()
         upright = ImageOps.exif_transpose(source)
-        return _canonical(upright, upright.info.get("icc_profile"))
+        return _canonical(upright, upright.info.get("icc_profile"), field)
     except NotAnImage:
         raise
     except MemoryError:
@@ -102,9 +102,10 @@ def write_picture(pixels: Image.Image, like: Picture, format: str, *, quality: i
 
 def check_format(format: str, picture: Picture) -> None:
     """Refuse a delivery format that cannot hold this picture."""
-    if format == "webp" and max(picture.size) > WEBP_SIDE:
+    longest = LONGEST_SIDES.get(format)
+    if longest is not None and max(picture.size) > longest:
         raise BadField(
-            f"format: webp holds at most {WEBP_SIDE} pixels a side and the image is "
+            f"format: {format} holds at most {longest} pixels a side and the image is "
             f"{picture.size[0]}x{picture.size[1]}; ask for png",
             field="format",
         )
@@ -113,7 +114,9 @@ def check_format(format: str, picture: Picture) -> None:
 
 
 def _header(data: bytes, max_pixels: int, field: str) -> Image.Image:
-    not_read = NotAnImage(f"{field}: the file is not an image we read; send {READ_SENTENCE}", field=field)
+    not_read = NotAnImage(
+        f"{field}: the file is not an image we read, or not a whole one; send {READ_SENTENCE}", field=field
+    )
     if not data:
         raise NotAnImage(f"{field}: the file is empty; send {READ_SENTENCE}", field=field)
     try:
@@ -152,10 +155,10 @@ def _frames(source: Image.Image) -> int:
         return 1
 
 
-def _canonical(source: Image.Image, profile: bytes | None) -> Picture:
+def _canonical(source: Image.Image, profile: bytes | None, field: str) -> Picture:
     if source.mode in {"I", "F"}:
         raise NotAnImage(
-            "image: it has 32-bit samples, whose range is not fixed; send 8 or 16 bits a channel", field="image"
+            f"{field}: it has 32-bit samples, whose range is not fixed; send 8 or 16 bits a channel", field=field
         )
     if source.mode in SIXTEEN_BIT:
         source = source.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
@@ -178,6 +181,6 @@ def _to_srgb(source: Image.Image, profile: bytes) -> Image.Image:
         converted = ImageCms.profileToProfile(
             source, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
-    except ImageCms.PyCMSError:
+    except (ImageCms.PyCMSError, OSError):
         return source
     return converted if converted is not None else source
