@@ -92,6 +92,8 @@ class EngineWorker(SimpleWorker):
                 self._reconciler.turn()
             except (redis.RedisError, NotReady) as error:
                 log.warning("no heartbeat: %s", error)
+            except Exception:  # without this thread the worker counts as dead, whatever went wrong in it
+                log.exception("a heartbeat failed")
             self._metrics.beat()
             self._on_beat()
 

@@ -139,5 +139,5 @@ def _text(value: bytes | str) -> str:
 def _unavailable() -> Iterator[None]:
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise NotReady("the queue cannot be reached; try again", retry_after=5) from error
+    except redis.RedisError as error:  # away, but also out of memory, out of disk, or a replica that takes no writes
+        raise NotReady("the queue cannot be used just now; try again", retry_after=5) from error

@@ -39,6 +39,9 @@ class Reconciler:
             except NotFound:
                 self._records.settle(tenant, job_id)
                 continue
+            except ValueError:
+                log.exception("the record of job %s cannot be read; it is passed over", job_id)
+                continue
             if record.ended:
                 self._records.settle(tenant, job_id)
             elif now() - record.created_at > GRACE:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel
 
-from service.contracts.errors import NotFound
+from service.contracts.errors import NotFound, NotReady
 from service.contracts.plan import Plan
 from service.contracts.schemas import JobError, Report, Status
 from service.contracts.store import Missing, Store
@@ -61,15 +62,23 @@ class Records:
     def create(
         self, tenant: str, plan: Plan, metadata: dict[str, Any], image: bytes, mask: bytes | None, target: bytes | None
     ) -> Record:
-        """Store a new job, inputs first and the pending mark last, so that whatever is pending is whole."""
+        """Store a new job, inputs first and the pending mark last, so that whatever is pending is whole.
+
+        Where the store fails on the way (NotReady), what was stored is taken back as far as it can be.
+        """
         record = Record(
             id=uuid.uuid4().hex, tenant=tenant, plan=plan, mask=mask is not None, metadata=metadata, created_at=now()
         )
-        for name, data in (("image", image), ("mask", mask), ("target", target)):
-            if data is not None:
-                self.store.put(key(tenant, record.id, name), data)
-        self.save(record)
-        self.store.put(f"pending/{tenant}/{record.id}", b"")
+        try:
+            for name, data in (("image", image), ("mask", mask), ("target", target)):
+                if data is not None:
+                    self.store.put(key(tenant, record.id, name), data)
+            self.save(record)
+            self.store.put(f"pending/{tenant}/{record.id}", b"")
+        except NotReady:
+            with suppress(NotReady):
+                self.forget(record)
+            raise
         return record
 
     def load(self, tenant: str, job_id: str) -> Record:
@@ -103,8 +112,9 @@ class Records:
     def pending(self) -> Iterator[tuple[str, str]]:
         """Tenant and id of every job that has not ended."""
         for stored in self.store.keys("pending/"):
-            _, tenant, job_id = stored.split("/")
-            yield tenant, job_id
+            match stored.split("/"):
+                case [_, tenant, job_id] if JOB_ID.fullmatch(job_id):
+                    yield tenant, job_id
 
 
 def key(tenant: str, job_id: str, name: str) -> str:

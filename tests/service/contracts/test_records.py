@@ -1,0 +1,122 @@
+"""Records: what the store says of a job, and in which order it learns it."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+
+from service.contracts.catalog import load_models
+from service.contracts.errors import NotFound, NotReady
+from service.contracts.plan import Plan, make_plan
+from service.contracts.records import Records, now
+from service.contracts.schemas import JobError
+from service.contracts.store import FolderStore
+
+
+class Recording(FolderStore):
+    """A folder that remembers what was put, and fails when it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.puts: list[str] = []
+        self.fails_at: int | None = None
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        if len(self.puts) == self.fails_at:
+            raise NotReady("the disk is full", retry_after=5)
+        self.puts.append(key)
+        super().put(key, data, content_type)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Recording:
+    return Recording(tmp_path / "store")
+
+
+@pytest.fixture
+def records(store: Recording) -> Records:
+    return Records(store)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan({}, load_models())
+
+
+def test_a_record_comes_back_as_it_was_saved(records: Records, plan: Plan) -> None:
+    record = records.create("public", plan, {"album": 7, "name": "schöne"}, b"image", b"mask", None)
+    assert records.load("public", record.id) == record
+    assert (record.status, record.attempts, record.mask) == ("queued", 0, True)
+    assert record.created_at.tzinfo == UTC
+    record.status, record.error = "failed", JobError(type="internal", detail="x")
+    records.save(record)
+    assert records.load("public", record.id) == record
+
+
+def test_the_pending_mark_is_put_last_and_the_record_after_its_inputs(
+    records: Records, store: Recording, plan: Plan
+) -> None:
+    record = records.create("public", plan, {}, b"image", b"mask", b"target")
+    home = f"jobs/public/{record.id}"
+    assert store.puts == [
+        f"{home}/image",
+        f"{home}/mask",
+        f"{home}/target",
+        f"{home}/job.json",
+        f"pending/public/{record.id}",
+    ]
+    assert [store.get(name) for name in store.puts[:3]] == [b"image", b"mask", b"target"]
+
+
+@pytest.mark.parametrize("fails_at", range(5))
+def test_a_store_that_fails_half_way_keeps_nothing(
+    fails_at: int, records: Records, store: Recording, plan: Plan
+) -> None:
+    store.fails_at = fails_at
+    with pytest.raises(NotReady):
+        records.create("public", plan, {}, b"image", b"mask", b"target")
+    assert list(store.keys("")) == []
+
+
+@pytest.mark.parametrize(
+    ("tenant", "job_id"),
+    [
+        ("public", "0" * 32),
+        ("other", None),
+        ("public", "0" * 31),
+        ("public", "A" * 32),
+        ("public", "../../x"),
+        ("public", ""),
+        ("public", "job.json"),
+    ],
+)
+def test_what_is_not_there_is_not_found(tenant: str, job_id: str | None, records: Records, plan: Plan) -> None:
+    record = records.create("public", plan, {}, b"image", None, None)
+    with pytest.raises(NotFound):
+        records.load(tenant, record.id if job_id is None else job_id)
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
+def test_an_ended_job_is_no_longer_pending(status: str, records: Records, store: Recording, plan: Plan) -> None:
+    ended, waiting = (records.create("public", plan, {}, b"image", None, None) for _ in range(2))
+    assert sorted(records.pending()) == sorted([("public", ended.id), ("public", waiting.id)])
+    records.end(ended, status)  # type: ignore[arg-type]
+    assert list(records.pending()) == [("public", waiting.id)]
+    loaded = records.load("public", ended.id)
+    assert (loaded.status, loaded.ended) == (status, True)
+    assert loaded.ended_at is not None
+    assert loaded.created_at <= loaded.ended_at <= now()
+    assert store.puts[-1].endswith("job.json"), "the record is written before the mark goes"
+
+
+def test_forgetting_leaves_the_neighbours(records: Records, store: Recording, plan: Plan) -> None:
+    kept, gone = (records.create("public", plan, {}, b"image", b"mask", None) for _ in range(2))
+    records.forget(gone)
+    records.forget(gone)
+    assert sorted(store.keys("")) == sorted(name for name in store.puts if kept.id in name)
+
+
+def test_every_job_has_an_id_of_its_own(records: Records, plan: Plan) -> None:
+    assert len({records.create("public", plan, {}, b"", None, None).id for _ in range(20)}) == 20
