@@ -19,14 +19,16 @@ def load_python(address: str) -> Encodes:
     file = Path(path)
     if not name or file.suffix != ".py" or not file.is_file():
         raise BadField(f"encoder: {address!r} is not FILE.py:NAME with an existing file", field="encoder")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module_name = f"external_{file.stem}"  # so that a file called random.py does not become everybody's random
+    spec = importlib.util.spec_from_file_location(module_name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
+    sys.modules[module_name] = module
     spec.loader.exec_module(module)
     found = getattr(module, name, None)
-    made = found() if isinstance(found, type) or callable(found) else found
+    finished = isinstance(found, Encodes) and not isinstance(found, type)  # a module object can be called too
+    made = found() if callable(found) and not finished else found
     if not isinstance(made, Encodes):
         raise BadField(f"encoder: {name} in {file.name} has no encode(x)", field="encoder")
     return made

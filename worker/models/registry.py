@@ -18,7 +18,12 @@ def locate(model: Model) -> Path | None:
         folder = folder / model.subfolder
     if folder is None or not (folder / "config.json").is_file():
         return None
-    return folder if any((folder / name).is_file() for name in WEIGHTS) else None
+    return folder if weights(folder) is not None else None
+
+
+def weights(folder: Path) -> Path | None:
+    """The safetensors of a model's folder: in full precision if they are there, else in half."""
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
 
 
 def require(model: Model) -> Path:

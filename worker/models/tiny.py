@@ -66,7 +66,7 @@ class TinyAutoencoder(nn.Module):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         if config.get("act_fn", "relu") != "relu" or config.get("upsample_fn", "nearest") != "nearest":
-            raise ValueError("only relu and nearest upsampling")
+            raise ValueError("an AutoencoderTiny is read with relu and nearest upsampling only")
         self.encoder = nn.ModuleDict({"layers": encoder(config)})
         self.decoder = nn.ModuleDict({"layers": decoder(config)})
         self._scale = float(config.get("scaling_factor", 1.0))
@@ -74,11 +74,10 @@ class TinyAutoencoder(nn.Module):
         self.multiple = 2 ** (len(config["num_encoder_blocks"]) - 1)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> TinyAutoencoder:
-        """Read `config.json` and `diffusion_pytorch_model.safetensors`; weights become float32."""
+    def from_folder(cls, folder: Path, weights: str = "diffusion_pytorch_model.safetensors") -> TinyAutoencoder:
+        """Read `config.json` and the file `weights`; these become float32. Raises ValueError."""
         model = cls(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
-        model.load_state_dict({name: value.float() for name, value in weights.items()})
+        model.load_state_dict({name: value.float() for name, value in load_file(folder / weights).items()})
         return model.eval().requires_grad_(False)
 
     def encode(self, x: Tensor) -> Tensor:
