@@ -17,6 +17,7 @@ from service.contracts.plan import FIELDS
 FILES = ("image", "mask", "target_image")
 TEXTS = (*FIELDS, "metadata")
 MAX_TEXT_BYTES = 64 * 1024
+LONGEST_NAME = 40  # of what is sent back to the sender; ours are shorter
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,12 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     parser = MultiPartParser(
         request.headers, _bounded(request, max_bytes), max_files=8, max_fields=32, max_part_size=MAX_TEXT_BYTES
     )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise BadField(f"body: it is not well-formed multipart/form-data: {error.message}") from None
     texts: dict[str, str] = {}
     files: dict[str, bytes] = {}
     try:
-        for name, value in form.multi_items():
+        form = await parser.parse()
+        for sent, value in form.multi_items():
+            name = sent[:LONGEST_NAME]
             if name in texts or name in files:
                 raise BadField(f"{name}: it was sent twice; send it once", field=name)
             if isinstance(value, UploadFile):
@@ -58,8 +57,11 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
                 raise BadField(f"{name}: no such field; there are {', '.join((*FILES, *TEXTS))}", field=name)
             else:
                 texts[name] = value
+    except MultiPartException as error:
+        raise BadField(f"body: it is not well-formed multipart/form-data: {error.message}") from None
     finally:
-        await form.close()
+        for file in parser._files_to_close_on_error:  # the form knows only the files that came whole
+            file.close()
     if "image" not in files:
         raise BadField("image: the file part is missing; send the picture as 'image'", field="image")
     metadata = _metadata(texts.pop("metadata", "{}"))

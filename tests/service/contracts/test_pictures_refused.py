@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +12,7 @@ from PIL import Image, ImageFile
 from service.contracts.errors import BadField, InputError, NotAnImage, TooLarge
 from service.contracts.pictures import READ_SENTENCE, read_picture
 from tests.helpers import encoded, png
-from tests.service.contracts.examples import LIMIT, SRGB, colours, see_through_palette
+from tests.service.contracts.examples import LIMIT, SRGB, colours, header, see_through_palette
 
 
 def _animation(format: str) -> bytes:
@@ -64,16 +62,6 @@ def test_a_truncated_container_may_be_no_image_at_all(format: str, photograph: I
     data = encoded(photograph, format)
     with pytest.raises((NotAnImage, BadField), match=r"not a whole one|damaged"):
         read_picture(data[: len(data) // 2], max_pixels=LIMIT)
-
-
-def header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has next to no pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    size = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + size + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""A worker in this process, for as long as jobs wait."""
+
+from __future__ import annotations
+
+import signal
+
+from prometheus_client import CollectorRegistry
+
+from service.contracts.catalog import load_models
+from service.contracts.queue import JobQueue, connect
+from service.contracts.reconcile import Reconciler
+from service.contracts.records import Records
+from service.contracts.settings import Settings
+from service.contracts.store import open_store
+
+
+def burst(settings: Settings) -> CollectorRegistry:
+    """Run every job that waits; what the worker counted."""
+    from worker.jobs import Engine
+    from worker.metrics import WorkerMetrics
+    from worker.models.pool import Pool, pick_device
+    from worker.runner import EngineWorker
+
+    registry = CollectorRegistry()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with connect(settings) as connection:
+        queue = JobQueue(connection, settings)
+        records = Records(open_store(settings))
+        pool = Pool(load_models(settings.models_file), pick_device(settings.device))
+        metrics = WorkerMetrics(registry)
+        engine = Engine(records, queue, pool, settings, metrics)
+        worker = EngineWorker(queue, engine, pool, metrics, Reconciler(records, queue, settings.reconcile_seconds))
+        try:
+            worker.work(burst=True, logging_level="WARNING")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return registry
