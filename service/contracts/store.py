@@ -72,6 +72,7 @@ class FolderStore:
             try:
                 return self._path(key).read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                self._staging.stat()  # fails where the whole store is gone (not mounted, say), and nothing is known
                 raise Missing(f"nothing is stored under {key}") from None
 
     def delete(self, key: str) -> None:

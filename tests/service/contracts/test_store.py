@@ -142,6 +142,8 @@ def test_a_store_whose_folder_went_away(folder: FolderStore, tmp_path: Path) -> 
     (tmp_path / "store" / ".staging").rmdir()
     (tmp_path / "store").rmdir()
     with pytest.raises(NotReady):
+        folder.get("a/b")
+    with pytest.raises(NotReady):
         folder.put("a/b", b"x")
 
 
