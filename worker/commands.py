@@ -152,7 +152,7 @@ def _pool(device: str) -> Pool:
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
-    from service.contracts.pictures import read_picture, write_picture
+    from service.contracts.pictures import check_format, read_picture, write_picture
 
     settings = load_settings()
     models = load_models(settings.models_file)
@@ -163,6 +163,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     if format is None:
         raise BadField(f"-o: {options.output.name} must end in {', '.join(FORMATS)}", field="output")
     picture = read_picture(read_input(options.input), max_pixels=settings.max_pixels)
+    check_format(format, picture)
     with destination(options.output):
         from worker.images import to_picture, to_tensor
 
