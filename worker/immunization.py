@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Protocol
 
@@ -60,14 +60,15 @@ def immunize(
                 f"mask: expected (N,1,H,W) for images {tuple(images.shape)}, got {tuple(mask.shape)}", field="mask"
             )
         mask = mask.to(images.device, images.dtype)
-        budget = type(budget)(budget.epsilon if isinstance(budget, Linf) else budget.radius, region=1 - mask)
+        free = 1 - mask
+        budget = replace(budget, region=free if budget.region is None else free * budget.region.to(free))
     seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
     generators = [torch.Generator().manual_seed(value) for value in seeds]
     plain = attack.objective(images, mask)
     objective = plain
     if recipe.views is not None:
-        views = recipe.views(torch.Generator().manual_seed(seeds[0]), (images.shape[-2], images.shape[-1]))
-        objective = Expectation(plain, views)
+        drawn = torch.Generator().manual_seed(seeds[0])
+        objective = Expectation(plain, recipe.views(drawn, getattr(attack, "size", None)))
     return pgd(
         objective,
         images,

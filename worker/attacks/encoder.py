@@ -86,6 +86,12 @@ class EncoderAttack:
         self._models = tuple(model) if isinstance(model, Sequence) else (model,)
         self._target, self._distance = target, distance
 
+    @property
+    def size(self) -> int | None:
+        """The largest working size of its models, in pixels; None where one of them sees every pixel."""
+        sizes = [getattr(model, "size", None) for model in self._models]
+        return None if None in sizes else max(size for size in sizes if size is not None)
+
     def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective:
         """What to minimise for the originals x (N,3,H,W), with the sensitive region's mask (N,1,H,W) or None."""
         distances = [LatentDistance(model, self._target, x, mask, self._distance) for model in self._models]

@@ -6,6 +6,7 @@ Rounding passes gradients straight through. Only the loss of information is mode
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -43,6 +44,18 @@ def jpeg_like(x: Tensor, quality: int) -> Tensor:
     chroma = F.interpolate(_coded(F.avg_pool2d(ycc[:, 1:], 2), CHROMA, quality), scale_factor=2, mode="bilinear")
     rgb = torch.einsum("nchw,dc->ndhw", torch.cat([luma, chroma], 1), torch.linalg.inv(to_ycc)) / 255
     return rgb[..., :height, :width].clamp(0, 1)
+
+
+@dataclass
+class Recompressed:
+    """The picture as a JPEG of random quality shows it."""
+
+    generator: torch.Generator
+    least: int = 65
+    most: int = 85
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return jpeg_like(x, int(torch.randint(self.least, self.most + 1, (), generator=self.generator)))
 
 
 def _coded(plane: Tensor, table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:

@@ -15,6 +15,17 @@ from torch import Tensor
 View = Callable[[Tensor], Tensor]
 
 
+def chain(*views: View) -> View:
+    """One view after the other."""
+
+    def seen(x: Tensor) -> Tensor:
+        for view in views:
+            x = view(x)
+        return x
+
+    return seen
+
+
 class Objective(ABC):
     """Something to minimise over pictures x (N,3,H,W). Image i's loss depends on image i alone."""
 

@@ -78,17 +78,39 @@ def _filter(length: int, wanted: int) -> Tensor:
     return _interpolate(torch.eye(length)[None, None], (wanted, length))[0, 0]
 
 
-@dataclass
-class Rescaled:
-    """The picture made smaller by a random factor and, half the time, brought back to its own size."""
+@dataclass(frozen=True)
+class Bounded:
+    """The picture reduced to at most `area` pixels, so that what follows needs bounded memory; None: as it is."""
 
-    generator: torch.Generator
-    least: float = 0.4
-    most: float = 0.9
+    area: int | None
 
     def __call__(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        factor, back = torch.rand(2, generator=self.generator).tolist()
-        factor = self.least + (self.most - self.least) * factor
-        small = resize(x, (max(1, round(height * factor)), max(1, round(width * factor))))
-        return resize(small, (height, width)) if back < 0.5 else small
+        if self.area is None or height * width <= self.area:
+            return x
+        scale = (self.area / (height * width)) ** 0.5
+        return resize(x, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The picture at `factor` of its sides, as a platform that makes thumbnails delivers it."""
+
+    factor: float = 0.5
+
+    def __call__(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return resize(x, (max(1, round(height * self.factor)), max(1, round(width * self.factor)))).clamp(0, 1)
+
+
+@dataclass
+class ShrunkAndBack:
+    """The picture shrunk by a random factor and brought back to its own size, as an editor does that needs its size."""
+
+    generator: torch.Generator
+    least: float = 0.45
+    most: float = 0.6
+
+    def __call__(self, x: Tensor) -> Tensor:
+        factor = self.least + (self.most - self.least) * float(torch.rand((), generator=self.generator))
+        return resize(Shrunk(factor)(x), (x.shape[-2], x.shape[-1])).clamp(0, 1)
