@@ -6,7 +6,8 @@
 
 Plain reconstruction gives a nearly linear encoder that no attack moves, which makes a useless bench. So the encoder is
 distilled, and on half of every batch it is distilled where attacks go: on pictures perturbed by a few steps against
-the student itself, where it must still say what the teacher says. Both stages resume from DIR/stage.pt.
+the teacher, which show what moves it, or against the student itself, which show what must not. Perturbations against
+the student alone make it harder to move than its teacher is. Both stages resume from DIR/stage.pt.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ DECODER_BLOCKS = (3, 3, 3, 1)
 BANK_SIZE = 256
 PIXELS = 2 * 256 * 256  # in a batch
 CROPS = (96, 128, 192, 256)
+AGAINST_STUDENT = 0.3  # of the perturbed half-batches; the others are perturbed against the teacher
 KINDS = ((pictures.dead_leaves, 0.65), (pictures.noise, 0.18), (pictures.strokes, 0.17))
 
 
@@ -92,9 +94,9 @@ def batch(rng: np.random.Generator, bank: NDArray[np.uint8]) -> Tensor:
 
 
 def perturb(encoder: nn.Module, x: Tensor, rng: np.random.Generator) -> Tensor:
-    """`x` after one to four sign steps that move its latents to gray's, to zero, or to another picture's."""
+    """`x` after one to five sign steps that move its latents to gray's, to zero, or to another picture's."""
     epsilon = float(np.exp(rng.uniform(np.log(2), np.log(16)))) / 255
-    kind, steps = rng.integers(3), int(rng.integers(1, 5))
+    kind, steps = rng.integers(3), int(rng.integers(1, 6))
     with torch.no_grad(), autocast(x):
         other = x.roll(1, 0) if len(x) > 1 else x.flip(3)
         target = encoder(torch.full_like(x, 0.5) if kind == 0 else other) * float(kind != 1)
@@ -170,11 +172,12 @@ def train_encoder(model: Any, teacher: Encodes, bank: NDArray[np.uint8], run: Ru
         latents: Tensor = encoder(x * 2 - 1)
         return latents
 
-    student = _Call(encode)
+    student, attackable = _Call(encode), _Call(teacher.encode)
     for x, rng in run.batches(bank):
         half = len(x) // 2
         if half:
-            x = torch.cat([x[:half], perturb(student, x[half:], rng)])
+            victim = student if rng.random() < AGAINST_STUDENT else attackable
+            x = torch.cat([x[:half], perturb(victim, x[half:], rng)])
         with autocast(x):
             with torch.no_grad():
                 wanted = teacher.encode(x).float()
