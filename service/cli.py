@@ -95,9 +95,11 @@ def _gateway(options: argparse.Namespace) -> None:
     import uvicorn
 
     from service.app import create_app
+    from service.listen import listen
 
-    settings = load_settings()
-    uvicorn.run(create_app(settings), host=options.host, port=options.port, log_level="info")
+    with listen(options.host, options.port) as listener:
+        config = uvicorn.Config(create_app(load_settings()), log_level="info")
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _demo(options: argparse.Namespace) -> None:

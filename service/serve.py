@@ -17,10 +17,11 @@ from pathlib import Path
 
 import uvicorn
 
-from service.contracts.errors import BadField, ImmunizeError
+from service.contracts.errors import BadField
 from service.contracts.queue import JobQueue, connect
 from service.contracts.settings import PREFIX, load_settings
 from service.embedded import EmbeddedRedis
+from service.listen import address, is_loopback, listen
 
 DRAIN_SECONDS = 30.0
 RESTART_SECONDS = 1.0
@@ -30,7 +31,12 @@ def serve(host: str, port: int, data: Path, workers: int) -> None:
     """Run until SIGINT or SIGTERM. Jobs and results stay in `data`; the next run goes on with them."""
     # uvicorn raises the signal that stopped it once more: it must unwind this function, not kill the process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with _lock(data), _listen(host, port) as listener, EmbeddedRedis(data / "redis") as server:
+    if not is_loopback(host):
+        print(
+            f"immunize: {host} is not loopback and there are no API keys: whoever reaches it can use it",
+            file=sys.stderr,
+        )
+    with _lock(data), listen(host, port) as listener, EmbeddedRedis(data / "redis") as server:
         metrics = data / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
@@ -49,7 +55,7 @@ def serve(host: str, port: int, data: Path, workers: int) -> None:
         config = uvicorn.Config(
             create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=10
         )
-        gateway = _Announcing(config, _address(listener))
+        gateway = _Announcing(config, address(listener))
         with _Workers(workers):
             gateway.run(sockets=[listener])
 
@@ -124,30 +130,3 @@ def _lock(data: Path) -> Iterator[None]:
                 "--data: another `immunize serve` uses this folder; stop it or give another folder"
             ) from None
         yield
-
-
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise ImmunizeError(
-                f"cannot listen on {host}:{port} ({error.strerror}); give another --host or --port"
-            ) from None
-        if not host.startswith("127.") and host not in {"localhost", "::1"}:
-            print(
-                f"immunize: {host} is not loopback and there are no API keys: whoever reaches it can use it",
-                file=sys.stderr,
-            )
-        yield listener
-    finally:
-        listener.close()
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

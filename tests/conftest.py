@@ -36,6 +36,11 @@ TINY = {
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_configure() -> None:
+    # pictures here are tiny: threads that wait for one another cost more than they bring, most of all on a busy machine
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of whoever runs the tests are none of the tests' own."""

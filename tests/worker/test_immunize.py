@@ -79,6 +79,16 @@ def test_a_mask_holds_the_perturbation_outside(count, attack, pictures):
         assert (out.images != x).any()
 
 
+def test_a_mask_and_a_budgets_own_region_both_hold(attack, pictures):
+    x, mask, region = pictures(2), torch.zeros(1, 1, 24, 32), torch.zeros(1, 1, 24, 32)
+    mask[..., 5:12, 3:20] = 1
+    region[..., :16] = 1
+    out = immunize(x, attack=attack, budget=Linf(8 / 255, region), steps=3, mask=mask)
+    allowed = (region * (1 - mask)).bool().expand_as(x)
+    assert torch.equal(out.images[~allowed], x[~allowed])
+    assert (out.images[allowed] != x[allowed]).any()
+
+
 @pytest.mark.parametrize(
     "images",
     [

@@ -9,7 +9,7 @@ from torch import Tensor
 from worker.attacks.encoder import EncoderAttack, LatentDistance
 from worker.core.budget import Linf
 from worker.core.objective import Parallel
-from worker.core.view import Rescaled, resize
+from worker.core.view import Bounded, Shrunk, resize
 from worker.immunization import immunize
 from worker.models.abilities import Encodes
 
@@ -125,17 +125,20 @@ def test_several_encoders_are_their_mean(models, pictures):
     torch.testing.assert_close(together.loss(x), torch.stack(alone).mean(0))
 
 
+@pytest.mark.parametrize("view", [Shrunk(0.5), Shrunk(0.3), Bounded(600), Shrunk(0.1)], ids=str)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-def test_views_of_any_size_are_compared_with_the_target_at_that_size(target, masked, encoder, pictures):
-    """As under random views: the picture comes back smaller, and the target follows."""
+def test_views_of_any_size_are_compared_with_the_target_at_that_size(target, masked, view, encoder, pictures):
+    """As under a pipeline's views: the picture comes back smaller, and the target follows."""
     x, mask = pictures(2, 40, 48), torch.zeros(1, 1, 40, 48)
     mask[..., :20, :20] = 1
     objective = EncoderAttack(encoder(), TARGETS[target]).objective(x, mask if masked else None)
-    view = Rescaled(torch.Generator().manual_seed(0))
-    seen = {tuple(view(x).shape): objective.loss(view(x)) for _ in range(6)}
-    assert len(seen) > 2
-    assert all(loss.isfinite().all() and (loss > 0).all() for loss in seen.values())
+    leaf = x.clone().requires_grad_()
+    loss = objective.loss(view(leaf))
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+    assert gradient.any()
 
 
 def test_the_targets_latents_are_computed_once_a_size(encoder, pictures):
@@ -161,6 +164,13 @@ def test_any_object_with_encode_will_do(pictures):
     x = pictures(1, 10, 13)
     out = immunize(x, attack=EncoderAttack(Bare()), steps=3)
     assert (out.loss_final < out.loss_initial).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "largest"), [([64], 64), ([64, 256], 256), ([None], None), ([64, None], None), ([None, 64], None)]
+)
+def test_the_attacks_working_size_is_its_largest_models(sizes, largest, encoder):
+    assert EncoderAttack([encoder(size=size) for size in sizes]).size == largest
 
 
 @pytest.mark.parametrize("size", [None, 32])

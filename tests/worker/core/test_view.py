@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.core.view import Rescaled, WorkingSize, _filter, pad, resize
+from worker.core.jpeg import Recompressed
+from worker.core.objective import chain
+from worker.core.view import Bounded, Shrunk, ShrunkAndBack, WorkingSize, _filter, pad, resize
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -100,28 +102,67 @@ def test_pad_repeats_the_last_row_and_column(down, right):
     assert gradient[0, 0, -1, -1] == (down + 1) * (right + 1)
 
 
-def test_rescaled_is_its_generators():
+@pytest.mark.parametrize(
+    ("area", "given", "seen"),
+    [
+        (None, (500, 300), (500, 300)),
+        (10_000, (100, 100), (100, 100)),
+        (10_000, (200, 200), (100, 100)),
+        (10_000, (400, 100), (200, 50)),
+        (10_000, (30_000, 1), (17321, 1)),
+        (1, (50, 50), (1, 1)),
+    ],
+)
+def test_bounded_shapes(area, given, seen):
+    assert Bounded(area)(rand(1, 3, *given)).shape == (1, 3, *seen)
+
+
+@pytest.mark.parametrize(("given", "seen"), [((40, 60), (20, 30)), ((41, 7), (20, 4)), ((1, 1), (1, 1))])
+def test_shrunk_shapes(given, seen):
+    assert Shrunk(0.5)(rand(1, 3, *given)).shape == (1, 3, *seen)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+RANDOM = {
+    "shrunk and back": ShrunkAndBack,
+    "recompressed": Recompressed,
+    "both": lambda drawn: chain(Recompressed(drawn), ShrunkAndBack(drawn)),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_random_view_is_its_generators(name):
     x = rand(1, 3, 40, 60)
 
     def draw(seed: int) -> list[torch.Tensor]:
-        view = Rescaled(torch.Generator().manual_seed(seed))
-        return [view(x) for _ in range(8)]
+        view = RANDOM[name](generator(seed))
+        return [view(x) for _ in range(4)]
 
     first, again, other = draw(1), draw(1), draw(2)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not all(one.shape == two.shape and torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert not torch.equal(first[0], first[1])  # drawn anew at each call
 
 
-def test_rescaled_is_smaller_or_brought_back():
-    view = Rescaled(torch.Generator().manual_seed(0), least=0.4, most=0.9)
-    shapes = {tuple(view(rand(1, 3, 40, 60)).shape[-2:]) for _ in range(40)}
-    assert (40, 60) in shapes
-    smaller = shapes - {(40, 60)}
-    assert smaller
-    assert all(0.4 * 40 - 1 <= height <= 0.9 * 40 + 1 for height, _ in smaller)
-    assert all(abs(width - height * 1.5) <= 1.5 for height, width in smaller)
+@pytest.mark.parametrize("shape", [(40, 60), (33, 47), (1, 1), (3, 50)])
+@pytest.mark.parametrize("name", [*RANDOM, "bounded", "shrunk"])
+def test_views_give_pictures_and_pass_gradients(name, shape):
+    view = {"bounded": Bounded(400), "shrunk": Shrunk()}.get(name) or RANDOM[name](generator(0))
+    x = (rand(1, 3, *shape) * 0.6 + 0.2).requires_grad_()
+    seen = view(x)
+    (gradient,) = torch.autograd.grad((seen * rand(*seen.shape, seed=1)).sum(), x)
+    if name in RANDOM:
+        assert seen.shape == x.shape
+    assert seen.min() >= 0
+    assert seen.max() <= 1
+    assert gradient.isfinite().all()
+    assert gradient.ne(0).float().mean() > 0.8  # clamped pixels have none
 
 
-def test_rescaled_takes_a_picture_of_one_pixel():
-    view = Rescaled(torch.Generator().manual_seed(0))
-    assert all(view(rand(1, 3, 1, 1)).shape == (1, 3, 1, 1) for _ in range(4))
+def test_a_chain_is_one_view_after_the_other():
+    x = rand(1, 3, 8, 8)
+    assert torch.equal(chain(lambda seen: seen * 2, lambda seen: seen + 1)(x), x * 2 + 1)
+    assert chain()(x) is x
