@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -42,7 +43,7 @@ class EmbeddedRedis:
         self._folder = folder.resolve()
         self._short: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket = self._folder / "redis.sock"
+        self._link = self._socket = self._folder / "redis.sock"
 
     @property
     def url(self) -> str:
@@ -50,10 +51,11 @@ class EmbeddedRedis:
 
     def __enter__(self) -> EmbeddedRedis:
         self._folder.mkdir(parents=True, exist_ok=True)
-        _stop(self._folder / "redis.sock")
-        if len(bytes(self._socket)) > LONGEST_SOCKET:
+        _stop(self._link)
+        if len(bytes(self._link)) > LONGEST_SOCKET:
             self._short = Path(tempfile.mkdtemp(prefix="immunize-"))
             self._socket = self._short / "redis.sock"
+            self._link.symlink_to(self._socket)  # so that the next process finds it
         options = {
             "port": "0",
             "unixsocket": str(self._socket),
@@ -67,7 +69,9 @@ class EmbeddedRedis:
         }
         command = [find_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
         # a session of its own: Ctrl-C reaches us alone, and Redis goes last
-        self._process = subprocess.Popen(command, start_new_session=True)  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603
+            command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         try:
             self._wait()
         except BaseException:
@@ -86,6 +90,7 @@ class EmbeddedRedis:
                 self._process.kill()
                 self._process.wait()
         if self._short is not None:
+            self._link.unlink(missing_ok=True)
             shutil.rmtree(self._short, ignore_errors=True)
 
     def _wait(self) -> None:
@@ -105,16 +110,31 @@ class EmbeddedRedis:
             connection.close()
 
 
-def _stop(socket: Path) -> None:
+def _stop(link: Path) -> None:
+    """Shut down the server that listens there, if one does, and clear the way for another. Raises NotReady."""
+    socket = link.resolve()
+    if _answers(socket):
+        with redis.Redis.from_url(f"unix://{socket}") as connection:
+            connection.shutdown()  # the append-only file holds everything already
+        until = time.monotonic() + START_SECONDS
+        while socket.exists():
+            if time.monotonic() > until:
+                raise NotReady("the Redis that an earlier process left running does not end; end it, and start again")
+            time.sleep(0.02)
+    socket.unlink(missing_ok=True)
+    if link.is_symlink():
+        link.unlink()
+        with suppress(OSError):
+            socket.parent.rmdir()
+
+
+def _answers(socket: Path) -> bool:
     if not socket.exists():
-        return
-    connection = redis.Redis.from_url(f"unix://{socket}")
-    try:
-        connection.shutdown(save=False)  # the append-only file holds everything already
-    except redis.exceptions.ConnectionError:
-        socket.unlink(missing_ok=True)  # nobody answers there
-    finally:
-        connection.close()
-    until = time.monotonic() + START_SECONDS
-    while socket.exists() and time.monotonic() < until:
-        time.sleep(0.02)
+        return False
+    with redis.Redis.from_url(f"unix://{socket}") as connection:
+        try:
+            return bool(connection.ping())
+        except redis.BusyLoadingError:
+            return True
+        except redis.ConnectionError:
+            return False
