@@ -53,6 +53,8 @@ def immunize(
     """
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise BadField(f"images: expected floats (N,3,H,W), got {images.dtype} {tuple(images.shape)}", field="images")
+    if not len(images) or not bool((images.amin() >= 0) & (images.amax() <= 1)):  # false for NaN too
+        raise BadField("images: expected at least one, with every value in [0,1]", field="images")
     budget = Linf(8 / LEVELS) if budget is None else budget
     if mask is not None:
         if mask.shape[-2:] != images.shape[-2:] or mask.shape[1] != 1 or mask.shape[0] not in {1, len(images)}:
@@ -67,7 +69,9 @@ def immunize(
     plain = attack.objective(images, mask)
     objective = plain
     if recipe.views is not None:
-        drawn = torch.Generator().manual_seed(seeds[0])
+        drawn = torch.Generator().manual_seed(
+            0
+        )  # not a picture's seed: no result may depend on who else is in the batch
         objective = Expectation(plain, recipe.views(drawn, getattr(attack, "size", None)))
     return pgd(
         objective,

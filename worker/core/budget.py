@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 LEVELS = 255.0
-GRID_SLACK = 1e-3  # in grid units: float32 rounding of x*255 for x in [0,1] is below 2e-5
+ON_GRID = 1e-3  # in grid units: an original this close to a grid point is on it (float32 rounds x*255 by 2e-5)
+ROUNDING = 4e-7  # relative: what float32 loses in a size of k/255
+TINY = 1e-18
 
 
 class Budget(Protocol):
@@ -46,24 +48,27 @@ class Linf:
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         size = _per_image(self.epsilon, x)
-        inside = torch.minimum(torch.maximum(x_adv, x - size), x + size).clamp_(0, 1)
+        inside = x - size
+        torch.maximum(x_adv, inside, out=inside)
+        torch.minimum(inside, x + size, out=inside).clamp_(0, 1)
         return _within(inside, x, self.region)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        step = gradient.sign() * _per_image(self.epsilon, gradient)
-        return step if self.region is None else step * self.region
+        step = gradient.sign().mul_(_per_image(self.epsilon, gradient))
+        return step if self.region is None else step.mul_(self.region)
 
     def start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         noise = _draw(torch.rand, x, generators) * 2 - 1
         return self.project(x + noise * _per_image(self.epsilon, x), x)
 
     def snap(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        size = _per_image(self.epsilon, x)
-        low = ((x - size).clamp(min=0) * LEVELS - GRID_SLACK).ceil()
-        high = ((x + size).clamp(max=1) * LEVELS + GRID_SLACK).floor()
+        size = _per_image(self.epsilon, x) * (LEVELS * (1 + ROUNDING))
+        original, nearest = _in_levels(x)
+        low = (original - size).ceil().clamp_(min=0)
+        high = (original + size).floor().clamp_(max=LEVELS)
         snapped = torch.minimum(torch.maximum((x_adv * LEVELS).round(), low), high)
-        nearest = (x * LEVELS).round()  # where the budget holds no grid point (an original off the grid)
-        return _within(torch.where(low > high, nearest, snapped) / LEVELS, x, self.region)
+        snapped = torch.where(low > high, nearest, snapped)  # where the budget holds no grid point
+        return _within(snapped, nearest, self.region) / LEVELS
 
 
 @dataclass(frozen=True)
@@ -81,37 +86,47 @@ class L2:
 
     def steepest(self, gradient: Tensor) -> Tensor:
         allowed = gradient if self.region is None else gradient * self.region
-        return allowed / _norm(allowed).clamp(min=1e-12) * _per_image(self.radius, gradient)
+        return allowed / _norm(allowed).clamp(min=TINY) * _per_image(self.radius, gradient)
 
     def start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """A point on the sphere in a uniformly random direction (in high dimension nearly all of a ball is there)."""
         return self.project(x + self.steepest(_draw(torch.randn, x, generators)), x)
 
     def snap(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Rounds to the grid; where that leaves the ball, the least certain roundings away from `x` go the other way.
+        """Rounds each change to whole levels; where that leaves the ball, by a higher threshold than one half.
 
-        Rounding every change towards zero is always inside, so the bisection on how certain is certain enough has an
-        answer for each image.
+        A threshold of one rounds towards `x`, which on the grid is always inside; off the grid it may take more, up to
+        the grid point nearest to `x`, so the bisection has an answer for each image.
         """
-        delta = (self.project(x_adv, x) - x) * LEVELS
+        original, nearest = _in_levels(x)
+        delta = self.project(x_adv, x) * LEVELS - nearest
         radius = _per_image(self.radius, x) * LEVELS
         size, sign = delta.abs(), delta.sign()
-        whole, fraction = size.floor(), size.frac()
-        low, high = torch.full_like(radius, 0.5), torch.full_like(radius, 1.0)
-        inside = _norm(whole + (fraction >= low)) <= radius
-        for _ in range(16):
+
+        def rounded(threshold: Tensor) -> Tensor:
+            moved = nearest + (size - threshold).ceil_().clamp_(min=0).mul_(sign)
+            return _within(moved.clamp_(0, LEVELS), nearest, self.region)
+
+        low, high = torch.full_like(radius, 0.5).expand(len(x), 1, 1, 1), size.amax((1, 2, 3), keepdim=True) + 1
+        high = torch.where(_norm(rounded(low) - original) <= radius, low, high)
+        for _ in range(24):
             middle = (low + high) / 2
-            fits = _norm(whole + (fraction >= middle)) <= radius
+            fits = _norm(rounded(middle) - original) <= radius
             low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
-        threshold = torch.where(inside, torch.full_like(high, 0.5), high)
-        rounded = (x * LEVELS + (whole + (fraction >= threshold)) * sign).round().clamp(0, LEVELS)
-        return _within(rounded / LEVELS, x, self.region)
+        return rounded(high) / LEVELS
 
 
 def _per_image(size: float | Tensor, x: Tensor) -> Tensor:
     if isinstance(size, Tensor):
         return size.to(x.device, x.dtype).view(-1, 1, 1, 1)
     return torch.full((1, 1, 1, 1), size, device=x.device, dtype=x.dtype)
+
+
+def _in_levels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Originals in /255, free of rounding where they are on the grid; and the grid points nearest to them."""
+    levels = x * LEVELS
+    nearest = levels.round()
+    return torch.where((levels - nearest).abs() < ON_GRID, nearest, levels), nearest
 
 
 def _within(x_adv: Tensor, x: Tensor, region: Tensor | None) -> Tensor:

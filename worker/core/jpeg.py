@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worker.core.view import pad
+
 BLOCK = 8
 LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -37,11 +39,11 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 def jpeg_like(x: Tensor, quality: int) -> Tensor:
     """Images (N,3,H,W) in [0,1] as a JPEG of `quality` (1 to 100, 4:2:0) would show them, same shape."""
     height, width = x.shape[-2:]
-    padded = F.pad(x, (0, -width % (2 * BLOCK), 0, -height % (2 * BLOCK)), mode="replicate")
+    padded = pad(x, -height % (2 * BLOCK), -width % (2 * BLOCK))
     to_ycc = x.new_tensor(TO_YCC)
     ycc = torch.einsum("nchw,dc->ndhw", padded * 255, to_ycc)
     luma = _coded(ycc[:, :1] - 128, LUMA, quality) + 128
-    chroma = F.interpolate(_coded(F.avg_pool2d(ycc[:, 1:], 2), CHROMA, quality), scale_factor=2, mode="bilinear")
+    chroma = _doubled(_doubled(_coded(F.avg_pool2d(ycc[:, 1:], 2), CHROMA, quality), 2), 3)
     rgb = torch.einsum("nchw,dc->ndhw", torch.cat([luma, chroma], 1), torch.linalg.inv(to_ycc)) / 255
     return rgb[..., :height, :width].clamp(0, 1)
 
@@ -68,6 +70,18 @@ def _coded(plane: Tensor, table: tuple[tuple[int, ...], ...], quality: int) -> T
     coefficients = basis @ blocks @ basis.T / steps
     coefficients = coefficients + (coefficients.round() - coefficients).detach()
     return (basis.T @ (coefficients * steps) @ basis).transpose(3, 4).reshape(plane.shape)
+
+
+def _doubled(plane: Tensor, dim: int) -> Tensor:
+    """Twice the samples along an axis, each three parts the nearer old one and one part the next, as decoders do.
+
+    By slices, not by interpolation: that has no fixed-order gradient on a GPU.
+    """
+    length = plane.shape[dim]
+    before = torch.cat([plane.narrow(dim, 0, 1), plane.narrow(dim, 0, length - 1)], dim)
+    after = torch.cat([plane.narrow(dim, 1, length - 1), plane.narrow(dim, length - 1, 1)], dim)
+    pairs = torch.stack([plane * 0.75 + before * 0.25, plane * 0.75 + after * 0.25], dim + 1)
+    return pairs.flatten(dim, dim + 1)
 
 
 @cache

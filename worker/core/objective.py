@@ -79,8 +79,8 @@ class Parallel(Objective):
         total, gradient = self._objectives[0].value_and_grad(x)
         for objective in self._objectives[1:]:
             value, slope = objective.value_and_grad(x)
-            total, gradient = total + value, gradient.add_(slope)
-        return total / len(self._objectives), gradient.div_(len(self._objectives))
+            total, gradient = total + value, gradient + slope  # autograd may hand out a view: not in place
+        return total / len(self._objectives), gradient / len(self._objectives)
 
     @property
     def repeatable(self) -> bool:

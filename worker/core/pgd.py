@@ -61,7 +61,9 @@ def pgd(
             if objective.repeatable:
                 better = (loss < best_loss).view(-1, 1, 1, 1)
                 best, best_loss = torch.where(better, x_adv, best), torch.minimum(loss, best_loss)
-            x_adv = budget.project(x_adv - step(gradient, budget).mul_(schedule(index / steps)), x)
+            move = step(gradient, budget).mul_(schedule(index / steps))
+            del gradient
+            x_adv = budget.project(torch.sub(x_adv, move, out=move), x)
             if on_step is not None:
                 on_step(index + 1, steps, loss)
         images = budget.snap(x_adv, x)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from worker.core.budget import Budget
@@ -49,12 +50,12 @@ class Momentum:
 
         def step(gradient: Tensor, budget: Budget) -> Tensor:
             nonlocal mean, size
-            unit = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
-            mean = unit if mean is None else mean.lerp_(unit, 1 - self.decay)
+            unit = _unit(gradient)
+            mean = unit.clone() if mean is None else mean.lerp_(unit, 1 - self.decay)
             if not self.consistency:
                 return budget.steepest(mean)
-            size = unit.abs() if size is None else size.lerp_(unit.abs(), 1 - self.decay)
-            agreement = mean.abs().div_(size.clamp(min=1e-12)).pow_(self.consistency)
+            size = unit.abs_() if size is None else size.lerp_(unit.abs_(), 1 - self.decay)
+            agreement = mean.abs().div_(size.clamp_(min=1e-12)).pow_(self.consistency)
             return budget.steepest(mean).mul_(agreement)
 
         return step
@@ -75,7 +76,7 @@ class Adam:
         def step(gradient: Tensor, budget: Budget) -> Tensor:
             nonlocal mean, square, count
             count += 1
-            unit = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-30)
+            unit = _unit(gradient)
             mean = unit * (1 - self.decay) if mean is None else mean.lerp_(unit, 1 - self.decay)
             power = unit.square()
             square = power * (1 - self.square_decay) if square is None else square.lerp_(power, 1 - self.square_decay)
@@ -84,6 +85,12 @@ class Adam:
             return budget.steepest(first).mul_((first.abs_() / root).clamp_(max=1))
 
         return step
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Each image's gradient divided by its mean magnitude."""
+    total = torch.linalg.vector_norm(gradient, 1, dim=(1, 2, 3), keepdim=True)
+    return gradient / (total / gradient[0].numel()).clamp_(min=1e-30)
 
 
 def constant(fraction: float) -> Schedule:
