@@ -35,7 +35,9 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     reconciler = Reconciler(records, queue, settings.reconcile_seconds)
 
     def orphaned() -> None:
+        nonlocal parent
         if parent is not None and os.getppid() != parent:
+            parent = None  # once: to RQ a second signal means to break off the job
             os.kill(os.getpid(), signal.SIGTERM)
 
     worker = EngineWorker(queue, engine, pool, metrics, reconciler, orphaned)

@@ -1,0 +1,132 @@
+"""The whole service on one machine, through HTTP alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image, ImageChops
+
+from service.client import Client
+from tests.helpers import opened, png, wait_for
+from tests.integration.served import Served, command
+from tests.service.test_operations import samples
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, environ: dict[str, str]) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("serve") / "data", environ) as served:
+        yield served
+        assert served.stop() == 0
+        assert served.processes() == [], "it leaves nothing behind"
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Client:
+    return served.client
+
+
+@pytest.mark.parametrize("format", ["png", "webp"])
+@pytest.mark.parametrize("epsilon", [8.0, 2.5])
+def test_the_budget_holds_on_the_delivered_bytes_and_the_mask_is_untouched(
+    format: str, epsilon: float, client: Client, image: bytes, photograph: Image.Image, mask: Image.Image
+) -> None:
+    job = client.submit(image, mask=png(mask), steps=4, epsilon=epsilon, format=format)
+    done = client.wait(job.id, timeout=60)
+    data = client.image(job.id)
+    assert done.result is not None
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (done.result.sha256, done.result.bytes)
+    delivered = opened(data).convert("RGB")
+    difference = ImageChops.difference(delivered, photograph)
+    report = done.report
+    assert report is not None
+    largest = max(high for _, high in difference.getextrema())
+    assert 0 < largest == report.linf_255 <= epsilon == report.epsilon
+    assert ImageChops.multiply(difference, mask.convert("RGB")).getbbox() is None
+    assert report.mask
+    assert report.loss_final < report.loss_initial
+    assert report.gradient_evaluations == 4
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(client: Client, image: bytes) -> None:
+    same, again, other = (client.immunize(image, steps=3, seed=seed) for seed in (11, 11, 12))
+    assert same == again
+    assert same != other
+
+
+def test_a_seed_is_drawn_for_every_job(client: Client, image: bytes) -> None:
+    jobs = [client.wait(client.submit(image, steps=1).id, timeout=60) for _ in range(2)]
+    assert jobs[0].report is not None
+    assert jobs[1].report is not None
+    assert jobs[0].report.seed != jobs[1].report.seed
+
+
+def test_one_address_shows_all_metrics(served: Served, client: Client, image: bytes) -> None:
+    client.immunize(image, steps=3, models="tiny")
+    httpx2.post(f"{served.address}/immunize", files={"image": ("a", b"text")})
+    found = samples(wait_for(lambda: _with_heartbeat(served.address), "the worker has given a sign of life"))
+    ours = {"method": "encoder", "model": "tiny"}
+
+    def value(name: str, **labels: str) -> float:
+        return found[name, tuple(sorted(labels.items()))]
+
+    assert value("immunize_jobs_total", **ours, status="finished") >= 1
+    assert value("immunize_gradient_evaluations_total", **ours) >= 3
+    for stage in ("queued", "fetch", "optimize", "store", "total"):
+        assert value("immunize_job_seconds_count", method="encoder", stage=stage) >= 1
+    assert value("immunize_batch_size_count") >= 1
+    assert value("immunize_rejected_total", reason="not-an-image") >= 1
+    assert value("immunize_queue_depth", queue="immunize") == 0
+    assert value("immunize_queue_oldest_seconds", queue="immunize") == 0
+    assert any(name == "immunize_build_info" for name, _ in found)
+
+
+def _with_heartbeat(address: str) -> str | None:
+    text = httpx2.get(f"{address}/metrics").text
+    return text if "\nimmunize_worker_last_heartbeat_seconds " in text else None
+
+
+def test_a_body_that_turns_out_too_large(served: Served) -> None:
+    def long() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(64):
+            yield bytes(2**17)
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = httpx2.post(f"{served.address}/immunize", content=long(), headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+    assert served.client.ready()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--port", "0", "--data", "{data}"), "--data: another `immunize serve` uses this folder"),
+        (("--port", "{port}", "--data", "{other}"), "cannot listen on 127.0.0.1:{port} (Address already in use)"),
+    ],
+    ids=["the same folder", "the same port"],
+)
+def test_a_second_one_is_refused_in_one_line(
+    arguments: tuple[str, ...], told: str, served: Served, environ: dict[str, str], tmp_path: Path
+) -> None:
+    names = {"data": str(served.data), "other": str(tmp_path / "other"), "port": served.address.rpartition(":")[2]}
+    done = subprocess.run(
+        command(*(argument.format(**names) for argument in arguments)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | environ,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert told.format(**names) in done.stderr
+    assert served.client.ready(), "the first one goes on"
+
+
+def test_it_wrote_no_trace(served: Served) -> None:
+    assert "Traceback" not in served.told

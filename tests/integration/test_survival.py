@@ -1,0 +1,99 @@
+"""Whatever is killed or wiped: every job that got a 202 comes to its end, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from PIL import Image
+
+from service.contracts.schemas import Job
+from tests.helpers import opened, wait_for
+from tests.integration.served import Served
+
+LONG = {"steps": 1200, "models": "tiny"}  # some seconds
+SHORT = {"steps": 2, "models": "tiny"}
+BOUND = 100.0
+
+Start = Callable[[], Served]
+
+
+@pytest.fixture
+def start(tmp_path: Path, environ: dict[str, str]) -> Any:
+    """Starts the service, and again in the same folder; in the end nothing of any of them runs."""
+    begun: list[Served] = []
+
+    def started() -> Served:
+        begun.append(Served(tmp_path / "data", environ))
+        return begun[-1]
+
+    yield started
+    try:
+        begun[-1].stop()
+        for served in begun:
+            wait_for(lambda served=served: not served.processes(), "all processes have gone", seconds=BOUND)  # type: ignore[misc]
+            assert "Traceback" not in served.told
+    finally:
+        for served in begun:
+            served.__exit__()
+
+
+def begun(served: Served, job: Job) -> Job:
+    """Wait until a worker is in the midst of the job."""
+
+    def steps() -> Job | None:
+        seen = served.client.job(job.id)
+        assert seen.status in {"queued", "running"}, "it was over too soon for this test"
+        return seen if seen.status == "running" and seen.progress and seen.progress.step else None
+
+    return wait_for(steps, "the job is under way")  # type: ignore[no-any-return]
+
+
+def all_finish(served: Served, jobs: list[Job], size: tuple[int, int]) -> list[Job]:
+    done = [served.client.wait(job.id, timeout=BOUND) for job in jobs]
+    for job in done:
+        assert opened(served.client.image(job.id)).size == size
+        assert job.report is not None
+        assert job.report.linf_255 <= job.report.epsilon
+    return done
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_the_service_ends_and_begins_again(how: str, start: Start, image: bytes, photograph: Image.Image) -> None:
+    first = start()
+    jobs = [first.client.submit(image, **LONG)] + [first.client.submit(image, **SHORT) for _ in range(4)]
+    begun(first, jobs[0])
+    if how == "stop":
+        assert first.stop() == 0
+        assert first.processes() == []
+    else:
+        first.kill()
+    second = start()
+    done = all_finish(second, jobs, photograph.size)
+    assert max(job.attempts for job in done) <= (1 if how == "stop" else 2)
+
+
+def test_a_worker_is_killed(start: Start, image: bytes, photograph: Image.Image) -> None:
+    served = start()
+    jobs = [served.client.submit(image, **LONG), served.client.submit(image, **SHORT)]
+    begun(served, jobs[0])
+    (worker,) = served.processes("--parent")
+    os.kill(worker, signal.SIGKILL)
+    done = all_finish(served, jobs, photograph.size)
+    assert [job.attempts for job in done] == [2, 1]
+    assert served.processes("--parent") not in ([], [worker])
+    assert "a worker ended with status -9; beginning another" in served.told
+
+
+def test_redis_is_wiped(start: Start, image: bytes, photograph: Image.Image) -> None:
+    served = start()
+    jobs = [served.client.submit(image, **LONG)] + [served.client.submit(image, **SHORT) for _ in range(2)]
+    begun(served, jobs[0])
+    with redis.Redis.from_url(f"unix://{served.data.resolve()}/redis/redis.sock") as connection:
+        connection.flushall()
+    all_finish(served, jobs, photograph.size)
