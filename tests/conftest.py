@@ -33,7 +33,6 @@ TINY = {
     "scaling_factor": 1.0,
     "shift_factor": 0.0,
 }
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure() -> None:
@@ -90,14 +89,6 @@ def photograph() -> Image.Image:
     from skimage import data
 
     return Image.fromarray(data.astronaut()[60:140, 180:276])
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder beside the repository that some machines have; tests that need it are skipped elsewhere."""
-    if not SHARED.is_dir():
-        pytest.skip("needs ../shared beside the repository, which is not here")
-    return SHARED
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     prepare()
     queue = JobQueue(connect(settings), settings)
+    queue.ping()  # a plain word where Redis is away, before anything is loaded
     records = Records(open_store(settings))
     pool = Pool(load_models(settings.models_file), pick_device(settings.device))
     metrics = WorkerMetrics()

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from PIL import Image, ImageChops
 
-from service.client import Client
+from service.client import Client, Refused
 from tests.helpers import opened, png, wait_for
 from tests.integration.served import Served, command
 from tests.service.test_operations import samples
@@ -64,6 +64,19 @@ def test_a_seed_is_drawn_for_every_job(client: Client, image: bytes) -> None:
     assert jobs[0].report is not None
     assert jobs[1].report is not None
     assert jobs[0].report.seed != jobs[1].report.seed
+
+
+def test_a_model_without_weights_is_refused_with_how_to_get_it(client: Client, image: bytes) -> None:
+    def refused() -> Refused | None:
+        try:
+            client.submit(image, models="absent")
+        except Refused as error:
+            return error
+        return None
+
+    told = wait_for(refused, "the worker has said what it lacks").problem
+    assert (told.status, told.type) == (422, "urn:immunize:model-missing")
+    assert "put a diffusers folder" in told.detail
 
 
 def test_one_address_shows_all_metrics(served: Served, client: Client, image: bytes) -> None:

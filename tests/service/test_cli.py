@@ -108,6 +108,11 @@ def test_a_wrong_setting(command: str, name: str, value: str, run: Run, monkeypa
     assert err.startswith(f"immunize: {name}: ")
 
 
+def test_a_worker_without_redis(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMUNIZE_REDIS_URL", "unix:///nowhere/redis.sock")
+    assert run("worker") == (1, "", "immunize: the queue cannot be used just now; try again\n")
+
+
 @pytest.mark.parametrize(
     ("raised", "status", "told"),
     [
