@@ -16,7 +16,7 @@ from service.contracts.schemas import Job
 from tests.helpers import opened, wait_for
 from tests.integration.served import Served
 
-LONG = {"steps": 800, "models": "tiny"}  # some seconds
+LONG = {"steps": 500, "models": "tiny"}  # some seconds
 SHORT = {"steps": 2, "models": "tiny"}
 BOUND = 100.0
 
