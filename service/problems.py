@@ -44,7 +44,8 @@ def _known(request: Request, error: Exception) -> JSONResponse:
     if request.method == "POST":
         request.app.state.metrics.rejected.labels(error.type).inc()
     if error.status >= 500:
-        log.warning("%s %s: %s", request.method, request.url.path, error.detail, exc_info=error.__cause__)
+        cause = error.__cause__ if error.status == 500 else None  # what is merely away needs no trace at every probe
+        log.warning("%s %s: %s", request.method, request.url.path, error.detail, exc_info=cause)
     errors = [FieldProblem(field=error.field, detail=error.detail)] if error.field else None
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     return _answer(

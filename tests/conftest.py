@@ -92,6 +92,15 @@ def photograph() -> Image.Image:
 
 
 @pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the repository that some machines have; tests that need it are skipped elsewhere."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared beside the repository, which is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis for the whole session; see `settings` for an empty one."""
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server:

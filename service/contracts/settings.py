@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     ] = 0
     models_file: Annotated[Path | None, Field(description="a models.toml that adds to the shipped one")] = None
     max_upload_bytes: Annotated[int, Field(ge=1024, description="largest request body, in bytes")] = 64 * 2**20
-    max_pixels: Annotated[int, Field(ge=1, description="largest picture, in pixels")] = 50_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=170_000_000, description="largest picture, in pixels")] = 50_000_000
     max_queue_depth: Annotated[int, Field(ge=1, description="jobs that may wait; more are answered 429")] = 10_000
     result_ttl: Annotated[int, Field(ge=60, description="seconds Redis remembers an ended job")] = 86_400
     job_timeout: Annotated[int, Field(ge=1, description="seconds one job may run")] = 900

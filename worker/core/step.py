@@ -89,8 +89,9 @@ class Adam:
 
 def _unit(gradient: Tensor) -> Tensor:
     """Each image's gradient divided by its mean magnitude."""
-    total = torch.linalg.vector_norm(gradient, 1, dim=(1, 2, 3), keepdim=True)
-    return gradient / (total / gradient[0].numel()).clamp_(min=1e-30)
+    total: Tensor = torch.linalg.vector_norm(gradient, 1, dim=(1, 2, 3), keepdim=True)
+    size = (total / gradient[0].numel()).clamp_(min=1e-30)
+    return gradient / size
 
 
 def constant(fraction: float) -> Schedule:

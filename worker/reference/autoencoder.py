@@ -38,7 +38,7 @@ DECODER_BLOCKS = (3, 3, 3, 1)
 BANK_SIZE = 256
 PIXELS = 2 * 256 * 256  # in a batch
 CROPS = (96, 128, 192, 256)
-AGAINST_STUDENT = 0.3  # of the perturbed half-batches; the others are perturbed against the teacher
+AGAINST_STUDENT = 0.1  # of the perturbed half-batches; the others are perturbed against the teacher
 KINDS = ((pictures.dead_leaves, 0.65), (pictures.noise, 0.18), (pictures.strokes, 0.17))
 
 
