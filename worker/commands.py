@@ -65,7 +65,7 @@ def register(commands: Any) -> None:
     )
     encoder.add_argument("--model", metavar="NAME", help="a model of the registry (default: the reference autoencoder)")
     encoder.add_argument("--images", type=Path, metavar="DIR", help="default: photographs inside scikit-image")
-    encoder.add_argument("--count", type=int, default=8, help="pictures at most (default 8)")
+    encoder.add_argument("--count", type=int, default=4, help="pictures at most (default 4)")
     encoder.add_argument("--size", type=int, help="side of the centre crops (default 256; sd15: 512)")
     encoder.add_argument("--epsilon", type=float, default=8.0)
     encoder.add_argument("--batches", default="1,2,4", help="batch sizes for speed (default 1,2,4)")

@@ -42,9 +42,7 @@ def pipeline(generator: torch.Generator, size: int | None) -> Sequence[View]:
 
 
 FAST = Recipe(rule=Momentum(decay=0.5, consistency=0.5), schedule=cosine(1.4, 0.1), random_start=True)
-ROBUST = Recipe(
-    rule=Momentum(decay=0.65, consistency=0.5), schedule=cosine(1.4, 0.1), random_start=True, views=pipeline
-)
+ROBUST = Recipe(rule=Momentum(decay=0.8, consistency=0.5), schedule=cosine(1.4, 0.1), random_start=True, views=pipeline)
 PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
 PHOTOGUARD = Recipe(rule=Sign(), schedule=linear(1 / 12, 1 / 1200), random_start=True, distance="norm")
 UNIFORM = Recipe(rule=Sign(), schedule=constant(0), random_start=True)
