@@ -14,6 +14,7 @@ from service.contracts.errors import BadField
 from service.contracts.plan import FIELDS, make_plan
 from service.contracts.settings import load_settings
 from worker.files import destination, read_input, write_whole
+from worker.process import prepare
 
 if TYPE_CHECKING:
     from worker.models.latent import LatentModel
@@ -99,6 +100,7 @@ def _image(options: argparse.Namespace) -> None:
     mask = read_mask(read_input(options.mask), picture.size, max_pixels=limit) if options.mask else None
     goal = read_picture(read_input(target), max_pixels=limit, field="target").pixels if target else None
     with destination(options.output), destination(options.report):
+        prepare()
         from worker.immunization import check, deliver
 
         check(picture, mask, plan)
@@ -145,9 +147,7 @@ def _bar(steps: int) -> Callable[[int, int, Any], None]:
 
 def _pool(device: str) -> Pool:
     from worker.models.pool import Pool, pick_device
-    from worker.process import prepare
 
-    prepare()
     return Pool(load_models(load_settings().models_file), pick_device(device))
 
 
@@ -165,6 +165,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     picture = read_picture(read_input(options.input), max_pixels=settings.max_pixels)
     check_format(format, picture)
     with destination(options.output):
+        prepare()
         from worker.images import to_picture, to_tensor
 
         pool = _pool(settings.device)
@@ -211,12 +212,14 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _worker(options: argparse.Namespace) -> None:
+    prepare()
     from worker.start import run_worker
 
     run_worker(load_settings(), options.parent)
 
 
 def _bench_encoder(options: argparse.Namespace) -> None:
+    prepare()
     from worker.bench.encoder import bench_encoder
 
     bench_encoder(options)

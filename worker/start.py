@@ -17,14 +17,12 @@ from service.contracts.store import open_store
 from worker.jobs import Engine
 from worker.metrics import WorkerMetrics
 from worker.models.pool import Pool, pick_device
-from worker.process import prepare
 from worker.runner import EngineWorker
 
 
 def run_worker(settings: Settings, parent: int | None = None) -> None:
     """Take jobs until SIGTERM or SIGINT. With `parent`, also until that process is gone."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    prepare()
     queue = JobQueue(connect(settings), settings)
     queue.ping()  # a plain word where Redis is away, before anything is loaded
     records = Records(open_store(settings))

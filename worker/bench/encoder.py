@@ -19,7 +19,6 @@ from worker.bench import curves, robustness, speed
 from worker.bench.pictures import load_crops
 from worker.bench.subject import pick_subject
 from worker.immunization import device_name
-from worker.process import prepare
 
 PARTS = ("curves", "speed", "robustness")
 
@@ -49,7 +48,6 @@ def bench_encoder(options: argparse.Namespace) -> None:
         )
     if options.count < 1 or (options.size is not None and options.size < 16):
         raise BadField("--count must be at least 1 and --size at least 16", field="size")
-    prepare()
     subject = pick_subject(options)
     size = options.size or subject.size
     x = load_crops(options.images, options.count, size).to(subject.device)
