@@ -60,7 +60,7 @@ class Row:
     def kept(self, name: str) -> float | None:
         """The share of the reduction as delivered that is left after a transformation; None where there was none."""
         reduction = 1 - self.ratios["as delivered"]
-        return (1 - self.ratios[name]) / reduction if reduction > 0.02 else None
+        return (1 - self.ratios[name]) / reduction if reduction > 0.05 else None
 
 
 def measure(encoder: Encodes, x: Tensor, epsilon: float, say: Callable[[str], None]) -> list[Row]:
