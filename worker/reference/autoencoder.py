@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from torch import Tensor, nn
 from worker.models.abilities import Encodes
 from worker.models.external import load_python
 from worker.reference import pictures
+from worker.reference.training import Run
 
 WIDTH = 64
 LATENT_CHANNELS = 32
@@ -117,54 +116,6 @@ def autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, dtype=torch.bfloat16)
 
 
-class Optimizer:
-    """Muon (Jordan et al. 2024) for the convolutions' matrices, AdamW for the rest, one schedule over both.
-
-    torch's Muon takes matrices only: each convolution's weight is handed to it as an (out, in*k*k) view of itself.
-    """
-
-    def __init__(self, module: nn.Module, muon_rate: float = 0.012, adam_rate: float = 1e-3) -> None:
-        self._convolutions = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[:2]) > 3]
-        taken = {id(p) for p in self._convolutions}
-        rest = [p for p in module.parameters() if id(p) not in taken]
-        self._matrices = [nn.Parameter(_matrix(p.data)) for p in self._convolutions]
-        self._parts = (
-            torch.optim.Muon(self._matrices, lr=muon_rate, weight_decay=0.05, adjust_lr_fn="original"),
-            torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.99), weight_decay=1e-4),
-        )
-        self._rates = (muon_rate, adam_rate)
-        self._all = list(module.parameters())
-
-    def step(self, loss: Tensor, scale: float) -> None:
-        """One update with the learning rates scaled by `scale`."""
-        for parameter in self._all:
-            parameter.grad = None
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._all, 1.0)
-        for matrix, parameter in zip(self._matrices, self._convolutions, strict=True):
-            assert parameter.grad is not None
-            matrix.grad = _matrix(parameter.grad)
-        for part, rate in zip(self._parts, self._rates, strict=True):
-            part.param_groups[0]["lr"] = rate * scale
-            part.step()
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [part.state_dict() for part in self._parts]
-
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        for part, saved in zip(self._parts, state, strict=True):
-            part.load_state_dict(saved)
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
-
-
-def schedule(step: int, steps: int) -> float:
-    """Linear warm-up over 200 steps, then linear to zero."""
-    return min(1.0, (step + 1) / 200) * max(0.0, 1 - step / steps)
-
-
 def train_encoder(model: Any, teacher: Encodes, bank: NDArray[np.uint8], run: Run) -> None:
     encoder = model.encoder
 
@@ -173,7 +124,7 @@ def train_encoder(model: Any, teacher: Encodes, bank: NDArray[np.uint8], run: Ru
         return latents
 
     student, attackable = _Call(encode), _Call(teacher.encode)
-    for x, rng in run.batches(bank):
+    for x, rng in run.batches(lambda rng: batch(rng, bank)):
         half = len(x) // 2
         if half:
             victim = student if rng.random() < AGAINST_STUDENT else attackable
@@ -187,7 +138,7 @@ def train_encoder(model: Any, teacher: Encodes, bank: NDArray[np.uint8], run: Ru
 
 
 def train_decoder(model: Any, bank: NDArray[np.uint8], run: Run) -> None:
-    for x, _ in run.batches(bank):
+    for x, _ in run.batches(lambda rng: batch(rng, bank)):
         with autocast(x):
             with torch.no_grad():
                 latents = model.encoder(x * 2 - 1)
@@ -199,58 +150,6 @@ class _Call(nn.Module):
     def __init__(self, function: Any) -> None:
         super().__init__()
         self.forward = function
-
-
-class Run:
-    """One stage of training: its optimiser, average of weights, random state and checkpoint."""
-
-    def __init__(self, module: nn.Module, path: Path, steps: int, device: torch.device) -> None:
-        self._module, self._path, self._steps, self._device = module, path, steps, device
-        self._optimizer = Optimizer(module)
-        self.average = {name: value.clone() for name, value in module.state_dict().items()}
-        self._step, self._smooth = 0, math.nan
-        if path.exists():
-            saved = torch.load(path, map_location=device, weights_only=True)
-            module.load_state_dict(saved["module"])
-            self._optimizer.load_state_dict(saved["optimizer"])
-            self.average, self._step = saved["average"], saved["step"]
-
-    def batches(self, bank: NDArray[np.uint8]) -> Iterator[tuple[Tensor, np.random.Generator]]:
-        began = saved = time.monotonic()
-        first = self._step
-        while self._step < self._steps:
-            rng = np.random.default_rng([11, self._step])  # so that a resumed run sees what an unbroken one would
-            torch.manual_seed(self._step)
-            yield batch(rng, bank).to(self._device), rng
-            self._step += 1
-            if self._step % 100 == 0:
-                pace = (time.monotonic() - began) / (self._step - first)
-                print(f"step {self._step}/{self._steps} loss {self._smooth:.4f} {pace:.2f} s a step", flush=True)
-            if time.monotonic() - saved > 300:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-
-    def update(self, loss: Tensor) -> None:
-        error = loss.item()
-        if not math.isnan(self._smooth) and not error < 5 * self._smooth:
-            return  # a batch far off the rest: its gradient would undo hours
-        self._optimizer.step(loss, schedule(self._step, self._steps))
-        keep = min(0.999, self._step / (self._step + 10))
-        for name, value in self._module.state_dict().items():
-            self.average[name].lerp_(value, 1 - keep)
-        self._smooth = error if math.isnan(self._smooth) else 0.99 * self._smooth + 0.01 * error
-
-    def save(self) -> None:
-        staging = self._path.with_suffix(".part")
-        state = {
-            "module": self._module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "average": self.average,
-            "step": self._step,
-        }
-        torch.save(state, staging)
-        staging.replace(self._path)
 
 
 def save(work: Path, out: Path) -> None:
