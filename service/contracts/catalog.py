@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.contracts.errors import BadField, shown
 
 Norm = Literal["linf", "l2"]
-Ability = Literal["encodes", "decodes"]
+Ability = Literal["encodes", "decodes", "denoises", "edits"]
 
-KINDS: Mapping[str, tuple[Ability, ...]] = {"diffusers-vae": ("encodes", "decodes")}
+EDITOR: tuple[Ability, ...] = ("encodes", "decodes", "denoises", "edits")
+KINDS: Mapping[str, tuple[Ability, ...]] = {
+    "diffusers-vae": ("encodes", "decodes"),
+    "diffusers-inpaint": EDITOR,
+    "diffusers-img2img": EDITOR,
+    "diffusers-instruct": EDITOR,
+    "python": (),  # what its entry promises
+}
 
 
 class Preset(BaseModel):
@@ -62,15 +70,30 @@ class Model(BaseModel):
     kind: str
     source: Annotated[str, Field(min_length=1)]
     subfolder: str | None = None
-    size: Annotated[int | None, Field(ge=8)] = None
+    size: Annotated[int | None, Field(ge=8, multiple_of=8)] = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     revision: str | None = None
     licence: str = "unknown"
     description: str = ""
+    steps: Annotated[int | None, Field(ge=1, le=1000)] = None  # denoising steps of an edit, where none are asked for
+    guidance: Annotated[float | None, Field(ge=0)] = None
+    abilities: tuple[Ability, ...] = ()
+    options: dict[str, str | int | float | bool] = {}  # for the factory of kind python
 
-    @property
-    def abilities(self) -> tuple[Ability, ...]:
-        return KINDS[self.kind]
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Model:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.kind == "python":
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.source):
+                raise ValueError("the source of kind python is package.module:factory")
+            if not self.abilities:
+                raise ValueError("kind python says what the model can do: abilities, of " + ", ".join(EDITOR))
+        elif self.abilities or self.options:
+            raise ValueError("abilities and options are for kind python; other kinds have theirs")
+        else:
+            object.__setattr__(self, "abilities", KINDS[self.kind])  # frozen to everybody else
+        return self
 
 
 ENCODER = Method(
@@ -137,8 +160,7 @@ def _parse(text: str, name: str) -> dict[str, Model]:
         except (ValidationError, TypeError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("name",), "msg": str(error)}
             where = ".".join(str(part) for part in first["loc"])
-            raise BadField(f"models file: {name}: [{key}] {where}: {first['msg']}") from None
-        if model.kind not in KINDS:
-            raise BadField(f"models file: {name}: [{key}] kind {model.kind!r} is not one of {', '.join(KINDS)}")
+            what = first["msg"].removeprefix("Value error, ")
+            raise BadField(f"models file: {name}: [{key}] {where + ': ' if where else ''}{what}") from None
         models[key] = model
     return models

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from service.contracts.catalog import Model
 from service.contracts.errors import BadField
-from worker.models import registry
+from worker.models.folders import weights as weights_file
 from worker.models.tiny import TinyAutoencoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,7 +50,7 @@ class LatentModel:
 
 
 class KLAutoencoder(nn.Module):
-    """diffusers' AutoencoderKL: works in [-1,1]; the latent is the posterior's mean, then shifted and scaled."""
+    """An autoencoder of diffusers: works in [-1,1]; the latent is the posterior's mean, then shifted and scaled."""
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -60,7 +60,8 @@ class KLAutoencoder(nn.Module):
         self.multiple = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        mean: Tensor = self.vae.encode(x * 2 - 1).latent_dist.mean
+        coded = self.vae.encode(x * 2 - 1)
+        mean: Tensor = coded.latent_dist.mean if hasattr(coded, "latent_dist") else coded.latents
         return (mean - self._shift) * self._scale
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class KLAutoencoder(nn.Module):
 
 def load_latent_model(model: Model, folder: Path, device: torch.device) -> LatentModel:
     """Read a diffusers autoencoder folder that `registry.locate` found; its config names the class."""
-    weights = registry.weights(folder)
+    weights = weights_file(folder)
     assert weights is not None
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
     network: Network

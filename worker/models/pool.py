@@ -1,15 +1,27 @@
-"""The models of one process, each loaded once."""
+"""The models of one process: each loaded on first use, the least recently used given up when memory is short."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from service.contracts.catalog import Model
-from service.contracts.errors import BadField
+from service.contracts.errors import BadField, OutOfMemory
 from worker.models import registry
-from worker.models.latent import LatentModel, load_latent_model
+from worker.models.custom import load_custom
+from worker.models.latent import load_latent_model
+
+log = logging.getLogger(__name__)
+SHARE = 0.5  # of the device's memory that models may fill by default; the rest is for activations
+
+Loader = Callable[[Model, Path, torch.device], Any]
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,21 +38,100 @@ def pick_device(name: str) -> torch.device:
 
 
 class Pool:
-    """Loads the models of a registry on first use and keeps them."""
+    """Loads the models of a registry on first use and keeps them within `memory` bytes (default: half the device's)."""
 
-    def __init__(self, models: Mapping[str, Model], device: torch.device) -> None:
+    def __init__(self, models: Mapping[str, Model], device: torch.device, memory: int | None = None) -> None:
         self.models, self.device = models, device
-        self._loaded: dict[str, LatentModel] = {}
+        self._memory = memory if memory is not None else int(_device_memory(device) * SHARE)
+        self._loaded: dict[str, Any] = {}  # the least recently used first
+        self._sizes: dict[str, int] = {}
 
-    def get(self, name: str) -> LatentModel:
+    def get(self, name: str) -> Any:
         """The model, loaded. Raises ModelMissing where its weights are not on this machine."""
-        if name not in self._loaded:
-            model = self.models[name]
-            self._loaded[name] = load_latent_model(model, registry.require(model), self.device)
-        return self._loaded[name]
+        return self.get_all([name])[0]
+
+    def get_all(self, names: Sequence[str]) -> list[Any]:
+        """Models that are needed together, none of them given up for another.
+
+        Raises ModelMissing, and OutOfMemory where a model does not fit on the device beside the others asked for; the
+        pool then holds what it can, and the next call works.
+        """
+        folders = {name: registry.require(self.models[name]) for name in names}
+        for name in names:
+            if name in self._loaded:
+                self._loaded[name] = self._loaded.pop(name)
+                continue
+            self._make_room(_weight(folders[name]), keep=names)
+            try:
+                model = _loader(self.models[name].kind)(self.models[name], folders[name], self.device)
+            except torch.OutOfMemoryError as error:
+                self._make_room(self._memory, keep=())
+                raise OutOfMemory(
+                    f"model {name} does not fit on the device; take a smaller dtype or fewer models"
+                ) from error
+            self._loaded[name], self._sizes[name] = model, memory_of(model)
+            self._make_room(0, keep=names)
+        return [self._loaded[name] for name in names]
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The models in memory, the least recently used first."""
+        return tuple(self._loaded)
 
     def missing(self) -> dict[str, str]:
         """The models that are listed but not here, and how to get each."""
         return {
             name: registry.how_to_get(model) for name, model in self.models.items() if registry.locate(model) is None
         }
+
+    def _make_room(self, needed: int, keep: Sequence[str]) -> None:
+        for name in list(self._loaded):
+            if sum(self._sizes.values()) + needed <= self._memory:
+                return
+            if name not in keep:
+                log.info("model %s is given up to make room", name)
+                del self._loaded[name], self._sizes[name]
+                gc.collect()  # pipelines hold on to themselves in circles
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+
+def memory_of(model: Any) -> int:
+    """Bytes of all parameters and buffers of the networks that a model is made of."""
+    seen: set[int] = set()
+    total, waiting = 0, [model]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, nn.Module):
+            for tensor in [*part.parameters(), *part.buffers()]:
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    total += tensor.numel() * tensor.element_size()
+        elif hasattr(part, "components") and isinstance(part.components, Mapping):
+            waiting += part.components.values()
+        elif hasattr(part, "__dict__"):
+            waiting += [value for value in vars(part).values() if hasattr(value, "__dict__")]
+    return total
+
+
+def _weight(place: Path) -> int:
+    """Bytes of the safetensors under a folder: about what loading it will take."""
+    return sum(file.stat().st_size for file in place.rglob("*.safetensors")) if place.is_dir() else 0
+
+
+def _device_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _loader(kind: str) -> Loader:
+    loaders: dict[str, Loader] = {"diffusers-vae": load_latent_model, "python": load_custom}
+    if kind in loaders:
+        return loaders[kind]
+    from worker.models.pipelines import load_editor  # imports much, and only editors need it
+
+    return load_editor

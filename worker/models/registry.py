@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from importlib.resources import files
 from pathlib import Path
 
 from service.contracts.catalog import Model
 from service.contracts.errors import ModelMissing
-
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
+from worker.models import folders
 
 
 def locate(model: Model) -> Path | None:
-    """The folder that holds the model's config.json and safetensors, or None if it is not on this machine."""
-    folder = _root(model)
-    if folder is not None and model.subfolder:
-        folder = folder / model.subfolder
-    if folder is None or not (folder / "config.json").is_file():
-        return None
-    return folder if weights(folder) is not None else None
+    """The folder that holds the model, complete and in safetensors, or None if there is none on this machine.
 
-
-def weights(folder: Path) -> Path | None:
-    """The safetensors of a model's folder: in full precision if they are there, else in half."""
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    For kind python it is the module's file."""
+    place = _place(model)
+    return place if place is not None and _trouble(model, place) is None else None
 
 
 def require(model: Model) -> Path:
@@ -37,12 +30,47 @@ def require(model: Model) -> Path:
 
 
 def how_to_get(model: Model) -> str:
+    """What its operator must do, after what is wrong with what is there."""
+    place = _place(model)
+    wrong = None if place is None else _trouble(model, place)
+    return _remedy(model) if wrong is None else f"{wrong}; {_remedy(model)}"
+
+
+def _remedy(model: Model) -> str:
+    if model.kind == "python":
+        return "install the package that its source names"
     if model.source.startswith("builtin:"):
         return "install the complete package, weights included"
     if _is_folder(model.source):
-        return "put a diffusers folder (config.json and safetensors) where its source says"
+        index = "config.json" if model.kind == "diffusers-vae" else folders.INDEX
+        return f"put a diffusers folder ({index} and safetensors) where its source says"
     revision = f" --revision {model.revision}" if model.revision else ""
     return f"fetch them once with `hf download {model.source}{revision}` on every worker"
+
+
+def _place(model: Model) -> Path | None:
+    if model.kind == "python":
+        return _module(model.source)
+    folder = _root(model)
+    if folder is not None and model.subfolder:
+        folder = folder / model.subfolder
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _trouble(model: Model, place: Path) -> str | None:
+    if model.kind == "python":
+        return None
+    autoencoder = model.kind == "diffusers-vae"
+    return folders.autoencoder_trouble(place) if autoencoder else folders.pipeline_trouble(place)
+
+
+def _module(source: str) -> Path | None:
+    """Where the module of `package.module:factory` lies, or None if it is not installed. Its parents are imported."""
+    try:
+        spec = importlib.util.find_spec(source.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
 def _root(model: Model) -> Path | None:

@@ -8,9 +8,9 @@ import pytest
 
 from service.contracts.catalog import Model, load_models
 from service.contracts.errors import ModelMissing
-from worker.models import registry
+from worker.models import folders, registry
 
-WEIGHTS, FP16 = registry.WEIGHTS
+WEIGHTS, FP16 = folders.AUTOENCODER
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 

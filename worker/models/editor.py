@@ -1,0 +1,252 @@
+"""Any image-editing pipeline of diffusers as `Encodes`, `Decodes`, `Denoises` and `Edits`.
+
+The pipeline itself runs the edit, so every convention of every family is diffusers' own: latent scale and shift, mask
+and conditioning channels, guidance, schedulers, text encoders. What is added here: gradients through it, memory for
+them (each network's activations are computed again on the way back instead of kept), steps that carry none, text
+embeddings kept from call to call.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from service.contracts.errors import BadField, shown
+from worker.models.abilities import DEFAULT_OPTIONS, EditOptions
+from worker.models.latent import KLAutoencoder, LatentModel
+
+EVERYTHING = 0.8  # strength with which an inpainting model repaints a whole picture, as img2img pipelines have it
+TEXTS = 64  # text embeddings kept, of each text encoder
+WORDS = {"CLIPTokenizer": 77, "CLIPTokenizerFast": 77}  # tokens a text encoder reads where its tokenizer does not say
+LONGEST = 256  # tokens that diffusers hands to a T5 encoder unless told otherwise
+
+
+class FirstPrediction(Exception):
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+class DiffusionEditor:
+    """A loaded pipeline. `recompute` trades a third more time for the memory of all activations but one network's."""
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: Any,
+        *,
+        size: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        defaults: EditOptions = DEFAULT_OPTIONS,
+        recompute: bool = False,
+    ) -> None:
+        self.name, self.size, self._defaults, self._device = name, size, defaults, device
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.to(device)
+        self._pipeline = pipeline
+        denoiser: nn.Module = getattr(pipeline, "unet", None) or pipeline.transformer
+        vae_dtype = _upcast(pipeline.vae, dtype)
+        self._latent = LatentModel(name, KLAutoencoder(pipeline.vae), size=size, device=device, dtype=vae_dtype)
+        self.multiple = self._latent.multiple * (1 if hasattr(pipeline, "unet") else 2)  # transformers take 2x2 patches
+        self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._run = inspect.unwrap(type(pipeline).__call__)  # diffusers turns gradients off around it
+        self._call, self._gradient_steps, self._first_only = 0, None, False
+        self._denoise = denoiser.forward
+        self._recompute = recompute
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.eval().requires_grad_(False)
+        denoiser.forward = self._stepping()  # type: ignore[method-assign]
+        if recompute:
+            for module in (pipeline.vae.encoder, pipeline.vae.decoder):
+                module.forward = _recomputed(module.forward)
+        for part in ("text_encoder", "text_encoder_2", "text_encoder_3"):
+            encoder = getattr(pipeline, part, None)
+            if encoder is not None:
+                encoder.forward = _remembered(encoder.forward)
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the model repaints a region; the others repaint the whole picture."""
+        return "mask_image" in self._parameters
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of images (N,3,H,W) in [0,1], in the units in which the diffusion model works."""
+        return self._latent.encode(x)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0,1]."""
+        return self._latent.decode(latents)
+
+    def edit(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        prompts: Sequence[str],
+        generators: Sequence[torch.Generator],
+        options: EditOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """The pipeline's own output for these images (N,3,H,W); the same generators give the same pictures.
+
+        Where the pipeline knows no mask, only the region is taken from its picture. Raises BadField for a prompt that
+        is longer than the text encoder reads, or sides that do not divide by `multiple`.
+        """
+        self._gradient_steps, self._first_only = options.gradient_steps, False
+        made = self._made(x, mask, prompts, generators, options)
+        if mask is None or self.takes_mask:
+            return made
+        return x * (1 - mask) + made * mask
+
+    def predict_noise(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        prompts: Sequence[str],
+        generators: Sequence[torch.Generator],
+        options: EditOptions = DEFAULT_OPTIONS,
+    ) -> Tensor:
+        """What the network says at the first step, unguided: noise, velocity or flow, as it was trained to."""
+        self._gradient_steps, self._first_only = None, True
+        try:
+            self._made(x, mask, prompts, generators, replace(options, guidance=1.0))
+        except FirstPrediction as found:
+            return found.value
+        raise RuntimeError(f"the pipeline of {self.name} never called its denoiser")
+
+    def _made(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        prompts: Sequence[str],
+        generators: Sequence[torch.Generator],
+        options: EditOptions,
+    ) -> Tensor:
+        height, width = x.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise BadField(f"images: {self.name} takes sides that divide by {self.multiple}, not {width}x{height}")
+        self._check(prompts)
+        self._call = 0
+        own = self._defaults
+        strength = options.strength if options.strength is not None else own.strength
+        if self.takes_mask and mask is None:
+            mask = x.new_ones(1, 1, height, width)
+            strength = EVERYTHING if strength is None else strength
+        asked = {
+            "mask_image": None if mask is None else mask.detach().expand(len(x), -1, -1, -1).to(self._device),
+            "height": height,
+            "width": width,
+            "num_inference_steps": options.steps or own.steps,
+            "guidance_scale": options.guidance if options.guidance is not None else own.guidance,
+            "eta": options.eta,
+            "strength": strength,
+        }
+        known = {name: value for name, value in asked.items() if name in self._parameters and value is not None}
+        made: Tensor = self._run(
+            self._pipeline,
+            prompt=list(prompts),
+            image=x.to(self._device),
+            generator=list(generators),
+            output_type="pt",
+            return_dict=False,
+            **known,
+        )[0]
+        return made.float()
+
+    def _stepping(self) -> Callable[..., Any]:
+        @wraps(self._denoise)  # a pipeline may look at the signature
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._step(*args, **kwargs)
+
+        return call
+
+    def _step(self, *args: Any, **kwargs: Any) -> Any:
+        """One call of the denoiser: with gradient if it is among the last steps that carry it."""
+        self._call += 1
+        carries = self._gradient_steps
+        if carries is not None and self._call <= self._pipeline.num_timesteps - carries:
+            with torch.no_grad():
+                return self._denoise(*args, **kwargs)
+        predicted = _recomputed(self._denoise)(*args, **kwargs) if self._recompute else self._denoise(*args, **kwargs)
+        if self._first_only:
+            raise FirstPrediction((predicted[0] if isinstance(predicted, tuple) else predicted.sample).float())
+        return predicted
+
+    def _check(self, prompts: Sequence[str]) -> None:
+        """Refuse what every text encoder would cut off."""
+        readers = [getattr(self._pipeline, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
+        readers = [reader for reader in readers if reader is not None]
+        for prompt in set(prompts):
+            if not readers or not prompt:
+                continue
+            over = [len(reader(prompt).input_ids) - _reads(reader) for reader in readers]
+            if min(over) > 0:
+                longest = max(_reads(reader) for reader in readers)
+                raise BadField(
+                    f"prompt: {shown(prompt)} is {min(over)} tokens longer than the {longest} that {self.name} reads; "
+                    "shorten it",
+                    field="prompt",
+                )
+
+
+def _reads(tokenizer: Any) -> int:
+    return min(int(tokenizer.model_max_length), WORDS.get(type(tokenizer).__name__, LONGEST))
+
+
+def _upcast(vae: Any, dtype: torch.dtype) -> torch.dtype:
+    """A VAE that overflows in half precision runs in float32, casting at its doors. Returns what it runs in.
+
+    diffusers casts such a VAE back and forth around each call, which gradients that come back later do not survive.
+    """
+    if dtype == torch.float32 or not getattr(vae.config, "force_upcast", False):
+        return dtype
+    vae.register_to_config(force_upcast=False)
+    vae.float()
+    for name in ("encode", "decode"):
+        setattr(vae, name, _widened(getattr(vae, name)))
+    return torch.float32
+
+
+def _widened(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return function(x.float(), *args, **kwargs)
+
+    return call
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A network that keeps its inputs alone, and computes the rest again when its gradient is asked for."""
+
+    @wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+    return call
+
+
+def _remembered(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A text encoder that keeps its last answers."""
+    answers: dict[tuple[Any, ...], Any] = {}
+
+    @wraps(forward)
+    def call(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        said = (*args, *sorted(kwargs.items(), key=lambda item: item[0]))
+        key = (input_ids.shape, bytes(input_ids.cpu().numpy().tobytes()), repr(said))
+        if key not in answers:
+            if len(answers) >= TEXTS:
+                del answers[next(iter(answers))]
+            with torch.no_grad():
+                answers[key] = forward(input_ids, *args, **kwargs)
+        return answers[key]
+
+    return call
