@@ -38,7 +38,6 @@ def load_editor(model: Model, folder: Path, device: torch.device) -> DiffusionEd
 
 def _pipeline(model: Model, folder: Path, name: str, dtype: torch.dtype) -> Any:
     import diffusers  # seven seconds, so only when an editor is loaded
-
     import transformers
 
     diffusers.utils.logging.disable_progress_bar()
