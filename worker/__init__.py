@@ -12,18 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worker.attacks.diffusion import DiffusionAttack
     from worker.attacks.encoder import EncoderAttack
     from worker.core.budget import L2, Linf
     from worker.immunization import immunize
 
 _HOMES = {
+    "DiffusionAttack": "worker.attacks.diffusion",
     "EncoderAttack": "worker.attacks.encoder",
     "L2": "worker.core.budget",
     "Linf": "worker.core.budget",
     "immunize": "worker.immunization",
 }
 
-__all__ = ["L2", "EncoderAttack", "Linf", "immunize"]
+__all__ = ["L2", "DiffusionAttack", "EncoderAttack", "Linf", "immunize"]
 
 
 def __getattr__(name: str) -> Any:

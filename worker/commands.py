@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.contracts.catalog import METHODS, load_models
 from service.contracts.errors import BadField
-from service.contracts.plan import FIELDS, make_plan
+from service.contracts.plan import FIELDS, MAX_SEED, make_plan
 from service.contracts.settings import load_settings
 from worker.files import destination, read_input, write_whole
 from worker.process import prepare
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from worker.models.latent import LatentModel
     from worker.models.pool import Pool
 
+MAX_EDIT_STEPS = 1000
 FORMATS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 
@@ -39,8 +40,32 @@ def register(commands: Any) -> None:
     image.add_argument(
         "--target", metavar="T", help="gray, zero, farthest, inverted or a picture's path (default gray)"
     )
+    image.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="diffusion: what a misuser may ask for; repeat it"
+    )
+    image.add_argument("--denoising-steps", metavar="N", help="diffusion: steps of the edit that is attacked")
+    image.add_argument(
+        "--gradient-steps", metavar="N", help="diffusion: how many of them, the last ones, carry gradient"
+    )
+    image.add_argument("--repeats", metavar="N", help="diffusion: gradients averaged in a step")
+    image.add_argument("--masks", metavar="NAME", help="diffusion: given, or random (grown or shrunken anew each time)")
     image.add_argument("--report", type=Path, metavar="R.json")
     image.set_defaults(run=_image)
+
+    edit = commands.add_parser("edit", help="edit one file with an editing model, as a person misusing it would")
+    edit.add_argument("input", type=Path, metavar="IN")
+    edit.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=f"{', '.join(FORMATS)}")
+    edit.add_argument("--model", required=True, metavar="NAME", help="one of `immunize models` that edits")
+    edit.add_argument(
+        "--mask", type=Path, metavar="M", help="same size; white = what is repainted (default everything)"
+    )
+    edit.add_argument("--prompt", default="", metavar="TEXT", help="what to paint (default: nothing said)")
+    edit.add_argument("--seed", type=int, default=0, metavar="S", help="of the editor's noise (default 0)")
+    edit.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the model's)")
+    edit.add_argument(
+        "--guidance", type=float, metavar="G", help="how closely to follow the words (default: the model's)"
+    )
+    edit.set_defaults(run=_edit)
 
     reconstruct = commands.add_parser("reconstruct", help="what a model's autoencoder makes of a picture")
     reconstruct.add_argument("input", type=Path, metavar="IN")
@@ -87,6 +112,8 @@ def _image(options: argparse.Namespace) -> None:
         raise BadField(f"-o: {options.output.name} must end in {', '.join(FORMATS)}", field="output")
     fields = {name: getattr(options, name, None) for name in FIELDS}
     fields |= {"format": format, "models": ",".join(options.model) if options.model else None}
+    if options.prompt:
+        fields["prompt"] = "\n".join(" ".join(prompt.split()) for prompt in options.prompt)
     target = _target_file(options.target)
     if target is not None:
         fields["target"] = None
@@ -105,7 +132,7 @@ def _image(options: argparse.Namespace) -> None:
 
         check(picture, mask, plan)
         pool = _pool(settings.device)
-        loaded = [pool.get(name) for name in plan.models]
+        loaded = pool.get_all(plan.models)
         delivery = deliver(picture, mask, goal, plan, loaded, pool.device, _bar(plan.steps))
         if options.report:
             write_whole(options.report, (delivery.report.model_dump_json(indent=2) + "\n").encode())
@@ -149,6 +176,41 @@ def _pool(device: str) -> Pool:
     from worker.models.pool import Pool, pick_device
 
     return Pool(load_models(load_settings().models_file), pick_device(device))
+
+
+def _edit(options: argparse.Namespace) -> None:
+    from service.contracts.pictures import check_format, read_mask, read_picture, write_picture
+
+    settings = load_settings()
+    models = load_models(settings.models_file)
+    model = models.get(options.model)
+    if model is None or "edits" not in model.abilities:
+        fitting = ", ".join(name for name, known in models.items() if "edits" in known.abilities)
+        what = "there is no such model" if model is None else f"{options.model} does not edit"
+        raise BadField(f"--model: {what}; those that edit are {fitting or 'none here'}", field="model")
+    format = FORMATS.get(options.output.suffix.lower())
+    if format is None:
+        raise BadField(f"-o: {options.output.name} must end in {', '.join(FORMATS)}", field="output")
+    if options.steps is not None and not 1 <= options.steps <= MAX_EDIT_STEPS:
+        raise BadField(f"--steps: {options.steps} is not from 1 to {MAX_EDIT_STEPS}", field="steps")
+    if not 0 <= options.seed <= MAX_SEED:
+        raise BadField(f"--seed: {options.seed} is not from 0 to {MAX_SEED}", field="seed")
+    limit = settings.max_pixels
+    picture = read_picture(read_input(options.input), max_pixels=limit)
+    mask = read_mask(read_input(options.mask), picture.size, max_pixels=limit) if options.mask else None
+    check_format(format, picture)
+    with destination(options.output):
+        prepare()
+        from worker.editing import edit
+        from worker.images import to_picture, to_tensor
+        from worker.models.abilities import EditOptions
+
+        pool = _pool(settings.device)
+        x = to_tensor(picture.pixels).to(pool.device)
+        region = None if mask is None else to_tensor(mask).to(pool.device)
+        how = EditOptions(steps=options.steps, guidance=options.guidance)
+        made = edit(x, region, options.prompt, pool.get(options.model), seed=options.seed, options=how)
+        write_whole(options.output, write_picture(to_picture(made), picture, format))
 
 
 def _reconstruct(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Protocol
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,20 +17,18 @@ from service.contracts.errors import BadField, OutOfMemory
 from service.contracts.pictures import CONTENT_TYPES, Picture, check_format, covers, read_picture, write_picture
 from service.contracts.plan import Plan
 from service.contracts.schemas import Report
+from worker.attacks.diffusion import DiffusionAttack
 from worker.attacks.encoder import EncoderAttack
+from worker.attacks.together import Attack, Together, training
 from worker.core.budget import L2, Linf
-from worker.core.objective import Expectation, Objective
+from worker.core.objective import Expectation
 from worker.core.pgd import OnStep, Outcome, pgd
 from worker.images import compare, to_picture, to_tensor
-from worker.models.abilities import Encodes
+from worker.models.abilities import EditOptions, Edits
 from worker.recipes import FAST, RECIPES, Recipe
 
 LEVELS = 255.0
 JPEG_QUALITY = 95
-
-
-class Attack(Protocol):
-    def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective: ...
 
 
 def immunize(
@@ -67,12 +65,12 @@ def immunize(
     seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
     generators = [torch.Generator().manual_seed(value) for value in seeds]
     plain = attack.objective(images, mask)
-    objective = plain
+    objective = training(attack, images, mask)
     if recipe.views is not None:
         drawn = torch.Generator().manual_seed(
             0
         )  # not a picture's seed: no result may depend on who else is in the batch
-        objective = Expectation(plain, recipe.views(drawn, getattr(attack, "size", None)))
+        objective = Expectation(objective, recipe.views(drawn, getattr(attack, "size", None)))
     return pgd(
         objective,
         images,
@@ -108,7 +106,7 @@ def deliver(
     mask: Image.Image | None,
     target: Image.Image | None,
     plan: Plan,
-    models: Sequence[Encodes],
+    models: Sequence[Any],
     device: torch.device,
     on_step: OnStep | None = None,
 ) -> Delivery:
@@ -117,8 +115,7 @@ def deliver(
     recipe = RECIPES[plan.method, plan.preset]
     x = to_tensor(picture.pixels).to(device)
     region = None if mask is None or not covers(mask)[0] else to_tensor(mask).to(device)
-    goal = to_tensor(target) if target is not None else plan.target or "gray"
-    attack = EncoderAttack(models, target=goal, distance=recipe.distance)
+    attack = make_attack(plan, models, recipe, to_tensor(target) if target is not None else plan.target or "gray")
     size = plan.epsilon / LEVELS
     with _memory():
         began = time.perf_counter()
@@ -167,9 +164,36 @@ def deliver(
         seconds=round(seconds, 3),
         device=device_name(device),
         version=version("immunize"),
+        prompts=list(plan.prompts),
+        denoising_steps=plan.denoising_steps,
+        gradient_steps=plan.gradient_steps,
+        repeats=plan.repeats,
+        masks=plan.masks,
         warnings=warnings,
     )
     return Delivery(data, CONTENT_TYPES[plan.format], report)
+
+
+def make_attack(plan: Plan, models: Sequence[Any], recipe: Recipe, target: str | Tensor) -> Attack:
+    """The attack that a plan asks for. Models that only encode join an attack on editors with the encoder attack."""
+    if plan.denoising_steps is None:
+        return EncoderAttack(models, target=target, distance=recipe.distance)
+    editors = [model for model in models if isinstance(model, Edits)]
+    options = EditOptions(
+        steps=plan.denoising_steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=plan.gradient_steps
+    )
+    diffusion = DiffusionAttack(
+        editors,
+        target,
+        prompts=plan.prompts,
+        options=options,
+        kind=recipe.kind,
+        repeats=plan.repeats or 1,
+        distance=recipe.distance,
+        masks=plan.masks or "given",
+    )
+    encoders = [model for model in models if not isinstance(model, Edits)]
+    return diffusion if not encoders else Together([diffusion, EncoderAttack(encoders, target=target)])
 
 
 def device_name(device: torch.device) -> str:

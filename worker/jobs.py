@@ -74,7 +74,7 @@ class Engine:
             target = None
             if plan.target == "image":
                 target = read_picture(self._input(record, "target"), max_pixels=limit, field="target_image").pixels
-            models = [self._pool.get(name) for name in plan.models]
+            models = self._pool.get_all(plan.models)
         with self._metrics.stage(method, "optimize"):
             delivery = deliver(picture, mask, target, plan, models, self._pool.device, self._reporter(record))
         self._metrics.batch.observe(1)

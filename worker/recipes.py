@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from worker.attacks.diffusion import Kind
 from worker.attacks.encoder import Distance
 from worker.core.jpeg import Recompressed
 from worker.core.objective import View, chain
@@ -26,6 +27,9 @@ class Recipe:
     random_start: bool
     distance: Distance = "squared"
     views: Views | None = None  # of a generator and the largest working size of the models (None: they see every pixel)
+    kind: Kind = "edit"  # these three of the diffusion attack
+    guidance: float = 7.5
+    eta: float = 1.0
 
 
 def pipeline(generator: torch.Generator, size: int | None) -> Sequence[View]:
@@ -45,6 +49,14 @@ FAST = Recipe(rule=Momentum(decay=0.5, consistency=0.5), schedule=cosine(1.4, 0.
 ROBUST = Recipe(rule=Momentum(decay=0.8, consistency=0.5), schedule=cosine(1.4, 0.1), random_start=True, views=pipeline)
 PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
 PHOTOGUARD = Recipe(rule=Sign(), schedule=linear(1 / 12, 1 / 1200), random_start=True, distance="norm")
+EDIT_FAST = Recipe(
+    rule=Momentum(decay=0.8, consistency=0.5), schedule=cosine(1.0, 0.1), random_start=True, guidance=3.0, eta=0.0
+)
+EDIT_EARLY = Recipe(
+    rule=Momentum(decay=0.8, consistency=0.5), schedule=cosine(1.0, 0.1), random_start=True, kind="early"
+)
+EDIT_PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
+EDIT_PHOTOGUARD = Recipe(rule=Sign(), schedule=constant(1 / 16), random_start=False, distance="norm")
 UNIFORM = Recipe(rule=Sign(), schedule=constant(0), random_start=True)
 
 RECIPES: Mapping[tuple[str, str], Recipe] = {
@@ -52,5 +64,9 @@ RECIPES: Mapping[tuple[str, str], Recipe] = {
     ("encoder", "robust"): ROBUST,
     ("encoder", "paper"): PAPER,
     ("encoder", "photoguard"): PHOTOGUARD,
+    ("diffusion", "fast"): EDIT_FAST,
+    ("diffusion", "early"): EDIT_EARLY,
+    ("diffusion", "paper"): EDIT_PAPER,
+    ("diffusion", "photoguard"): EDIT_PHOTOGUARD,
     ("noise", "uniform"): UNIFORM,
 }

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.contracts.errors import BadField, shown
 
 Norm = Literal["linf", "l2"]
+Masks = Literal["given", "random"]
 Ability = Literal["encodes", "decodes", "denoises", "edits"]
 
 EDITOR: tuple[Ability, ...] = ("encodes", "decodes", "denoises", "edits")
@@ -27,7 +28,9 @@ KINDS: Mapping[str, tuple[Ability, ...]] = {
 
 
 class Preset(BaseModel):
-    """One published or measured way to run a method. `epsilon` is in /255 of a [0,1] image."""
+    """One published or measured way to run a method. `epsilon` is in /255 of a [0,1] image; for `l2` it is the radius
+    times 255. Methods that edit also have denoising steps, how many of these (the last ones) carry gradient, gradients
+    averaged in a step, and whether the region is taken as given or drawn a little differently each time."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,19 +39,27 @@ class Preset(BaseModel):
     epsilon: float
     steps: int
     description: str
+    denoising_steps: int | None = None
+    gradient_steps: int | None = None
+    repeats: int | None = None
+    masks: Masks | None = None
 
 
 class Method(BaseModel):
-    """A method, the ability it needs of a model, and its presets, the default one first."""
+    """A method, the ability it needs of a model, and its presets, the default one first. `also` is what is enough of
+    further models, beside one that has the ability."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     description: str
     ability: Ability
+    also: Ability | None = None
+    default_model: str = "reference-autoencoder"
     presets: tuple[Preset, ...]
     targets: tuple[str, ...] = ()
     takes_steps: bool = True
+    takes_edits: bool = False  # whether it has prompts, denoising steps, repeats and masks
 
     def preset(self, name: str | None) -> Preset:
         """The preset called `name`, or the default one. Raises BadField."""
@@ -120,6 +131,61 @@ ENCODER = Method(
         ),
     ),
 )
+DIFFUSION = Method(
+    name="diffusion",
+    description="Spoils what an editor generates from the picture (PhotoGuard, Salman et al. 2023, Algorithm 2)",
+    ability="edits",
+    also="encodes",
+    default_model="reference-ldm",
+    takes_edits=True,
+    targets=("gray", "noise", "farthest", "inverted", "image"),
+    presets=(
+        Preset(
+            name="fast",
+            norm="linf",
+            epsilon=8,
+            steps=60,
+            description="Ours: momentum, one gradient a step",
+            denoising_steps=4,
+            gradient_steps=4,
+            repeats=1,
+            masks="given",
+        ),
+        Preset(
+            name="early",
+            norm="linf",
+            epsilon=8,
+            steps=100,
+            description="Makes the first prediction large, no other step (DiffusionGuard); other regions each time",
+            denoising_steps=4,
+            gradient_steps=1,
+            repeats=1,
+            masks="random",
+        ),
+        Preset(
+            name="paper",
+            norm="linf",
+            epsilon=16,
+            steps=200,
+            description="As printed: step 2/255, zero start, four denoising steps",
+            denoising_steps=4,
+            gradient_steps=4,
+            repeats=1,
+            masks="given",
+        ),
+        Preset(
+            name="photoguard",
+            norm="l2",
+            epsilon=8 * 255,
+            steps=200,
+            description="As PhotoGuard's public code: L2 radius 16 in [-1,1], unit steps, 10 gradients averaged a step",
+            denoising_steps=4,
+            gradient_steps=4,
+            repeats=10,
+            masks="given",
+        ),
+    ),
+)
 NOISE = Method(
     name="noise",
     description="Uniform random noise of the same budget: the control every method is compared with",
@@ -127,7 +193,7 @@ NOISE = Method(
     takes_steps=False,
     presets=(Preset(name="uniform", norm="linf", epsilon=8, steps=0, description="Uniform in the budget"),),
 )
-METHODS: Mapping[str, Method] = {method.name: method for method in (ENCODER, NOISE)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (ENCODER, DIFFUSION, NOISE)}
 DEFAULT_MODEL = "reference-autoencoder"
 
 
@@ -160,7 +226,7 @@ def _parse(text: str, name: str) -> dict[str, Model]:
         except (ValidationError, TypeError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("name",), "msg": str(error)}
             where = ".".join(str(part) for part in first["loc"])
-            what = first["msg"].removeprefix("Value error, ")
+            what = str(first["msg"]).removeprefix("Value error, ")
             raise BadField(f"models file: {name}: [{key}] {where + ': ' if where else ''}{what}") from None
         models[key] = model
     return models

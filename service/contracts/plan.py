@@ -9,21 +9,29 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from service.contracts.catalog import DEFAULT_MODEL, METHODS, Method, Model, Norm
+from service.contracts.catalog import METHODS, Masks, Method, Model, Norm, Preset
 from service.contracts.errors import BadField, shown
 
 FORMATS = ("png", "webp", "jpeg")
-FIELDS = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format")
+EDITED = ("prompt", "denoising_steps", "gradient_steps", "repeats", "masks")  # of methods that edit
+FIELDS = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format", *EDITED)
+MASKS = ("given", "random")
+MAX_PROMPTS = 32
+MAX_PROMPT = 1000  # letters
+MAX_DENOISING = 100
+MAX_REPEATS = 64
 MAX_STEPS = 2000
 MAX_SEED = 2**63 - 1
 MAX_RADIUS = 1e6  # an L2 radius in /255: beyond the diagonal of a 50-megapixel picture's cube
 
 
 class Plan(BaseModel):
-    """What will be done, with nothing left open. `epsilon` in /255; for `l2` it is the radius times 255."""
+    """What will be done, with nothing left open. `epsilon` in /255; for `l2` it is the radius times 255. What stands
+    after `format` is for methods that edit."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,6 +44,11 @@ class Plan(BaseModel):
     seed: int
     target: str | None
     format: str
+    prompts: tuple[str, ...] = ()
+    denoising_steps: int | None = None
+    gradient_steps: int | None = None
+    repeats: int | None = None
+    masks: Masks | None = None
 
 
 def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_image: bool = False) -> Plan:
@@ -66,7 +79,45 @@ def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_
         seed=_integer("seed", fields["seed"], 0, MAX_SEED) if "seed" in fields else secrets.randbelow(2**53),
         target=_target(fields.get("target"), method, target_image),
         format=_word("format", fields.get("format", "png"), FORMATS),
+        **_edited(fields, method, preset),
     )
+
+
+def _edited(fields: Mapping[str, str], method: Method, preset: Preset) -> dict[str, Any]:
+    """The part of a plan that only methods that edit have."""
+    if not method.takes_edits:
+        for name in EDITED:
+            if name in fields:
+                raise BadField(f"{name}: {method.name} runs no edit; leave the field out", field=name)
+        return {}
+    chosen = {
+        name: _integer(name, fields[name], 1, most) if name in fields else getattr(preset, name)
+        for name, most in (
+            ("denoising_steps", MAX_DENOISING),
+            ("gradient_steps", MAX_DENOISING),
+            ("repeats", MAX_REPEATS),
+        )
+    }
+    if chosen["gradient_steps"] > chosen["denoising_steps"]:
+        if "gradient_steps" in fields:
+            raise BadField(
+                f"gradient_steps: {chosen['gradient_steps']} of {chosen['denoising_steps']} denoising steps cannot "
+                "carry gradient; at most all do",
+                field="gradient_steps",
+            )
+        chosen["gradient_steps"] = chosen["denoising_steps"]
+    masks = _word("masks", fields.get("masks", preset.masks or MASKS[0]), MASKS)
+    return {**chosen, "prompts": _prompts(fields.get("prompt", "")), "masks": masks}
+
+
+def _prompts(text: str) -> tuple[str, ...]:
+    """One a line."""
+    prompts = tuple(dict.fromkeys(line.strip() for line in text.splitlines())) or ("",)
+    if len(prompts) > MAX_PROMPTS or max(len(prompt) for prompt in prompts) > MAX_PROMPT:
+        raise BadField(
+            f"prompt: at most {MAX_PROMPTS} prompts, one a line, of at most {MAX_PROMPT} letters each", field="prompt"
+        )
+    return prompts
 
 
 def _choice(field: str, name: str, known: Mapping[str, Method]) -> Method:
@@ -82,20 +133,27 @@ def _word(field: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def _models(text: str | None, method: Method, known: Mapping[str, Model]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in (text or DEFAULT_MODEL).split(",") if name.strip()))
+    named = text or method.default_model
+    names = tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip()))
     if not names:
         raise BadField("models: name at least one model", field="models")
     for name in names:
         if name not in known:
             raise BadField(f"models: there is no model {shown(name)}; there are {', '.join(known)}", field="models")
-        if method.ability not in known[name].abilities:
-            fitting = ", ".join(model.name for model in known.values() if method.ability in model.abilities)
-            raise BadField(
-                f"models: {name} ({known[name].kind}) does not fit method {method.name}, which needs a model that "
-                f"{method.ability}; those are {fitting or 'none here'}",
-                field="models",
-            )
+        if not {method.ability, method.also} & set(known[name].abilities):
+            raise _unfit(name, method, known)
+    if not any(method.ability in known[name].abilities for name in names):
+        raise _unfit(names[0], method, known)
     return names
+
+
+def _unfit(name: str, method: Method, known: Mapping[str, Model]) -> BadField:
+    fitting = ", ".join(model.name for model in known.values() if method.ability in model.abilities)
+    return BadField(
+        f"models: {name} ({known[name].kind}) does not fit method {method.name}, which needs a model that "
+        f"{method.ability}; those are {fitting or 'none here'}",
+        field="models",
+    )
 
 
 def _epsilon(text: str, norm: str) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts.catalog import Norm
+from service.contracts.catalog import Masks, Norm
 
 Status = Literal["queued", "running", "finished", "failed", "canceled"]
 
@@ -38,6 +38,11 @@ class Report(BaseModel):
     seconds: Annotated[float, Field(description="optimisation alone, in seconds")]
     device: str
     version: str
+    prompts: Annotated[list[str], Field(description="what the edits were told; methods that edit")] = []
+    denoising_steps: int | None = None
+    gradient_steps: Annotated[int | None, Field(description="denoising steps, the last ones, with gradient")] = None
+    repeats: Annotated[int | None, Field(description="gradients averaged in a step")] = None
+    masks: Masks | None = None
     warnings: list[str] = []
 
 

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from service.contracts.catalog import METHODS
 from service.contracts.errors import BadField, ModelMissing, NotReady, QueueFull
 from service.contracts.pictures import check_format, covers, read_mask, read_picture
-from service.contracts.plan import FORMATS, MAX_STEPS, make_plan
+from service.contracts.plan import FORMATS, MASKS, MAX_DENOISING, MAX_REPEATS, MAX_STEPS, make_plan
 from service.contracts.records import Record
 from service.contracts.schemas import Job
 from service.dependencies import House, Tenant, TheHouse
@@ -36,6 +36,25 @@ _FORM: dict[str, Any] = {
         "seed": {"type": "integer", "minimum": 0, "description": "default: drawn for this job"},
         "target": {"type": "string", "description": "a target of the method, see /catalog"},
         "format": {"type": "string", "enum": list(FORMATS), "default": "png"},
+        "prompt": {"type": "string", "description": "diffusion: what a misuser may ask for; several, one a line"},
+        "denoising_steps": {"type": "integer", "minimum": 1, "maximum": MAX_DENOISING, "description": "diffusion"},
+        "gradient_steps": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_DENOISING,
+            "description": "diffusion: the last of these that carry gradient",
+        },
+        "repeats": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_REPEATS,
+            "description": "diffusion: gradients averaged in a step",
+        },
+        "masks": {
+            "type": "string",
+            "enum": list(MASKS),
+            "description": "diffusion: random = grown or shrunken anew each time",
+        },
         "metadata": {"type": "string", "description": "a JSON object; it comes back with the job"},
     },
 }

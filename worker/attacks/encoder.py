@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worker.core.objective import Objective, Parallel
+from worker.core.objective import Balanced, Objective
 from worker.core.target import target_picture
 from worker.core.view import WorkingSize, resize
 from worker.models.abilities import Encodes
@@ -95,4 +95,4 @@ class EncoderAttack:
     def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective:
         """What to minimise for the originals x (N,3,H,W), with the sensitive region's mask (N,1,H,W) or None."""
         distances = [LatentDistance(model, self._target, x, mask, self._distance) for model in self._models]
-        return distances[0] if len(distances) == 1 else Parallel(distances)
+        return distances[0] if len(distances) == 1 else Balanced(distances)

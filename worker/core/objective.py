@@ -1,7 +1,8 @@
 """Objectives: what an attack minimises, one number per image.
 
 An objective has `loss(x) -> (N,)` and `value_and_grad(x) -> ((N,), (N,3,H,W))`; the second is derived from the first
-unless an objective knows a way that keeps less memory alive. Objectives compose: `Weighted`, `Parallel`, `Expectation`.
+unless an objective knows a way that keeps less memory alive. Objectives compose: `Weighted`, `Parallel`, `Balanced`,
+`Repeated`, `Expectation`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class Objective(ABC):
         """Whether two evaluations can be compared. Not so for random views: then no best iterate is kept."""
         return True
 
+    @property
+    def gradients(self) -> int:
+        """How many gradients one evaluation takes."""
+        return 1
+
 
 class Weighted(Objective):
     """An objective times a constant."""
@@ -86,6 +92,34 @@ class Parallel(Objective):
     def repeatable(self) -> bool:
         return all(objective.repeatable for objective in self._objectives)
 
+    @property
+    def gradients(self) -> int:
+        return max(objective.gradients for objective in self._objectives)
+
+
+class Balanced(Parallel):
+    """Several objectives whose gradients count alike: each image's is divided by its mean magnitude before the mean is
+    taken, so that a model with steep slopes does not drown the others. The loss is the plain mean."""
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total, gradient = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
+        for objective in self._objectives:
+            value, slope = objective.value_and_grad(x)
+            size = slope.abs().mean((1, 2, 3), keepdim=True).clamp_(min=1e-30)
+            total, gradient = total + value, gradient + slope / size
+        return total / len(self._objectives), gradient / len(self._objectives)
+
+
+class Repeated(Parallel):
+    """The mean of several evaluations of an objective that draws anew each time; one graph is alive at a time."""
+
+    def __init__(self, objective: Objective, times: int) -> None:
+        super().__init__([objective] * times)
+
+    @property
+    def gradients(self) -> int:
+        return len(self._objectives)
+
 
 class Expectation(Objective):
     """An objective over views of the picture, taken in turn, one an evaluation (expectation over transformation,
@@ -104,3 +138,7 @@ class Expectation(Objective):
     @property
     def repeatable(self) -> bool:
         return False
+
+    @property
+    def gradients(self) -> int:
+        return self._objective.gradients

@@ -73,4 +73,4 @@ def pgd(
             rival_loss = measure.loss(rival).float()
             images = torch.where((rival_loss < loss_final).view(-1, 1, 1, 1), rival, images)
             loss_final = torch.minimum(rival_loss, loss_final)
-    return Outcome(images, loss_initial, loss_final, torch.full((len(x),), steps))
+    return Outcome(images, loss_initial, loss_final, torch.full((len(x),), steps * objective.gradients))

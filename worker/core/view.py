@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TOUCHED = 0.01  # share of a pixel inside a region from which the pixel is
+
 
 @dataclass(frozen=True)
 class WorkingSize:
@@ -39,6 +41,14 @@ class WorkingSize:
         if shape != (height, width):
             x = resize(x, shape)
         return pad(x, -shape[0] % self.multiple, -shape[1] % self.multiple)
+
+    def region(self, mask: Tensor) -> Tensor:
+        """A region (N,1,H,W), 1 inside, as the model sees it: what is partly inside counts in, padding does not."""
+        height, width = mask.shape[-2:]
+        shape = self.shape(height, width)
+        if shape != (height, width):
+            mask = (resize(mask, shape) > TOUCHED).to(mask)
+        return F.pad(mask, (0, -shape[1] % self.multiple, 0, -shape[0] % self.multiple))
 
     def _side(self, length: float) -> int:
         whole = round(length / self.multiple) * self.multiple

@@ -29,6 +29,7 @@ COLOURS = {  # hue, saturation, value
 THINGS = ("ball", "cube", "cone", "cylinder", "ring", "star", "heart", "cross")
 GROUNDS = ("sand", "grass", "water", "snow", "stone", "wood", "brick", "cloth")
 ARTICLE = {"orange": "an"}
+Numbers = NDArray[np.floating]
 OVERSAMPLING = 2
 LEAST, MOST = 0.11, 0.21  # a thing's radius, of the picture's side
 
@@ -187,7 +188,7 @@ def _drawn(thing: str, x: Plane, y: Plane, light: NDArray[np.float64]) -> tuple[
     return arms, np.clip(0.75 + 0.25 * (x * light[0] + y * light[1]), 0, 1).astype(np.float32)
 
 
-def _lit(x: Plane, y: Plane, z: Plane, light: NDArray[np.float64]) -> Plane:
+def _lit(x: Numbers, y: Numbers, z: Numbers, light: NDArray[np.float64]) -> Plane:
     lit: Plane = np.clip(x * light[0] + y * light[1] + z * light[2], 0, 1).astype(np.float32)
     return lit
 

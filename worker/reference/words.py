@@ -5,6 +5,8 @@ Any other word falls apart into letters, so that every prompt can be read, if no
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
@@ -25,7 +27,7 @@ def tokenizer() -> CLIPTokenizer:
     """The tokenizer, made anew: the same each time."""
     letters = sorted(ByteLevel.alphabet())
     words = sorted({*GENERAL.split(), *COLOURS, *THINGS, *GROUNDS})
-    merges: dict[tuple[str, str], None] = {}
+    merges: dict[Any, None] = {}
     for word in words:
         made = word[0] if len(word) > 1 else word + END
         for position, letter in enumerate(word[1:], 2):

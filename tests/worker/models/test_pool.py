@@ -13,8 +13,8 @@ from service.contracts.catalog import Model, load_models
 from service.contracts.errors import BadField, ModelMissing
 from worker.models import pool as pool_module
 from worker.models.abilities import Decodes, Encodes
+from worker.models.folders import AUTOENCODER
 from worker.models.pool import Pool, pick_device
-from worker.models.registry import WEIGHTS
 
 CPU = torch.device("cpu")
 
@@ -73,9 +73,9 @@ def test_float32_goes_in_and_comes_out_whatever_the_model_works_in(dtype, model_
 
 
 def test_half_precision_weights_under_their_own_name_are_read(copy, model_folder, pictures):
-    weights = load_file(copy / WEIGHTS[0])
-    (copy / WEIGHTS[0]).unlink()
-    save_file({name: value.half() for name, value in weights.items()}, copy / WEIGHTS[1])
+    weights = load_file(copy / AUTOENCODER[0])
+    (copy / AUTOENCODER[0]).unlink()
+    save_file({name: value.half() for name, value in weights.items()}, copy / AUTOENCODER[1])
     x = pictures(1, 16, 24)
     half, whole = (Pool({"some": entry(folder)}, CPU).get("some").encode(x) for folder in (copy, model_folder))
     torch.testing.assert_close(half, whole, rtol=0.02, atol=0.02)
