@@ -103,6 +103,32 @@ def register(commands: Any) -> None:
     encoder.add_argument("--compile", action="store_true", help="torch.compile the encoder")
     encoder.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
     encoder.set_defaults(run=_bench_encoder)
+    diffusion = bench.add_parser("diffusion", help="presets side by side on one editor and the same pictures")
+    diffusion.add_argument(
+        "--model", metavar="NAME", help="a model of the registry that edits (default: reference-ldm)"
+    )
+    diffusion.add_argument(
+        "--architecture", metavar="NAME", help="sd15: its inpainting pipeline at full size, random weights"
+    )
+    diffusion.add_argument(
+        "--keep", action="store_true", help="with --architecture: keep activations, not recompute them"
+    )
+    diffusion.add_argument("--images", type=Path, metavar="DIR", help="default: photographs inside scikit-image")
+    diffusion.add_argument("--count", type=int, default=2, help="pictures at most, as one batch (default 2)")
+    diffusion.add_argument("--size", type=int, help="side to which they are reduced (default: the model's; sd15: 512)")
+    diffusion.add_argument("--epsilon", type=float, default=8.0)
+    diffusion.add_argument(
+        "--presets", default="fast,early", help="of fast, early, paper, photoguard (default fast,early)"
+    )
+    diffusion.add_argument(
+        "--divide", dest="share", type=int, default=1, help="run this part of each preset's steps only"
+    )
+    diffusion.add_argument("--parts", default="curves,displacement", help="of curves, displacement (default both)")
+    diffusion.add_argument("--sheet", type=Path, metavar="FILE", help="pictures and their edits, as one picture")
+    diffusion.add_argument("--device", default="auto")
+    diffusion.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    diffusion.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
+    diffusion.set_defaults(run=_bench_diffusion)
 
 
 def _image(options: argparse.Namespace) -> None:
@@ -285,3 +311,10 @@ def _bench_encoder(options: argparse.Namespace) -> None:
     from worker.bench.encoder import bench_encoder
 
     bench_encoder(options)
+
+
+def _bench_diffusion(options: argparse.Namespace) -> None:
+    prepare()
+    from worker.bench.diffusion import bench_diffusion
+
+    bench_diffusion(options)

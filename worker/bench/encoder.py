@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-
-import torch
+from dataclasses import asdict
 
 from service.contracts.errors import BadField
 from worker.bench import curves, robustness, speed
+from worker.bench.output import circumstances, say, table, told, words
 from worker.bench.pictures import load_crops
 from worker.bench.subject import pick_subject
-from worker.immunization import device_name
 
 PARTS = ("curves", "speed", "robustness")
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """Without which no figure means anything."""
-
-    date: str
-    version: str
-    encoder: str
-    pictures: str
-    epsilon: float
-    device: str
-    dtype: str
-    torch: str
-    threads: int
-
-
 def bench_encoder(options: argparse.Namespace) -> None:
     """Measure what was asked for, and print a table or JSON. Progress goes to stderr."""
-    parts = _words("--parts", options.parts, PARTS)
+    parts = words("--parts", options.parts, PARTS)
     batches = _counts(options.batches)
     if not 0 < options.epsilon <= 255:
         raise BadField(
@@ -52,30 +30,22 @@ def bench_encoder(options: argparse.Namespace) -> None:
     size = options.size or subject.size
     x = load_crops(options.images, options.count, size).to(subject.device)
     source = options.images.name if options.images else "scikit-image's photographs"
-    about = Circumstances(
-        date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        version=version("immunize"),
-        encoder=subject.name,
-        pictures=f"{len(x)} centre crops {size}x{size} of {source}",
-        epsilon=options.epsilon,
-        device=device_name(subject.device) if subject.device.type == "cuda" else f"cpu, {_processor()}",
-        dtype=options.dtype,
-        torch=version("torch"),
-        threads=torch.get_num_threads(),
+    about = circumstances(
+        subject.device, options.dtype, encoder=subject.name, pictures=told(x, source), epsilon=options.epsilon
     )
-    found: dict[str, object] = {"about": asdict(about)}
-    text = ["  ".join(f"{name} {value}" for name, value in asdict(about).items())]
+    found: dict[str, object] = {"about": about}
+    text = ["  ".join(f"{name} {value}" for name, value in about.items())]
     if "curves" in parts:
-        measured = curves.measure(subject.encoder, x, options.epsilon, _say)
+        measured = curves.measure(subject.encoder, x, options.epsilon, say)
         found["curves"] = asdict(measured)
         text += _curves(measured)
     if "speed" in parts:
-        _say("speed")
+        say("speed")
         speeds = speed.measure(subject.encoder, x, options.epsilon, batches)
         found["speed"] = [asdict(row) for row in speeds]
         text += _speed(speeds)
     if "robustness" in parts:
-        rows = robustness.measure(subject.encoder, x, options.epsilon, _say)
+        rows = robustness.measure(subject.encoder, x, options.epsilon, say)
         found["robustness"] = [asdict(row) | {"kept": {n: row.kept(n) for n in row.ratios}} for row in rows]
         text += _robustness(rows)
     print(json.dumps(found, indent=2) if options.json else "\n".join(text))
@@ -87,7 +57,7 @@ def _curves(measured: curves.Curves) -> list[str]:
         needed = measured.needed.get(curve.name, "") if curve.name != "fast" else ""
         most = curves.CHECKPOINTS[-1]
         rows.append([curve.name, *curve.ratios.values(), f"more than {most}" if needed is None else needed])
-    return ["", *_table(rows)]
+    return ["", *table(rows)]
 
 
 def _speed(speeds: Sequence[speed.Speed]) -> list[str]:
@@ -97,35 +67,17 @@ def _speed(speeds: Sequence[speed.Speed]) -> list[str]:
         milliseconds = [f"{s * 1000:.1f}" for s in (row.bare_seconds, row.fast_seconds, row.photoguard_seconds)]
         rates = [f"{r:.3g}" for r in (row.fast_images_per_second, row.photoguard_images_per_second)]
         rows.append([row.batch, *milliseconds, row.overhead, *rates, row.peak_memory_bytes // 2**20])
-    return ["", *_table(rows)]
+    return ["", *table(rows)]
 
 
 def _robustness(rows: Sequence[robustness.Row]) -> list[str]:
     chains = ("JPEG 75, half", "JPEG 75, half, back")
-    table: list[list[object]] = [["loss ratio after", *robustness.TRANSFORMS, *(f"kept: {name}" for name in chains)]]
+    lines: list[list[object]] = [["loss ratio after", *robustness.TRANSFORMS, *(f"kept: {name}" for name in chains)]]
     for row in rows:
         kept = [row.kept(name) for name in chains]
         shares = ["-" if share is None else f"{share:.0%}" for share in kept]
-        table.append([f"{row.preset} ({row.steps})", *row.ratios.values(), *shares])
-    return ["", *_table(table)]
-
-
-def _table(rows: Sequence[Sequence[object]]) -> list[str]:
-    """A Markdown table, its columns aligned."""
-    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-def _words(option: str, text: str, known: Sequence[str]) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if word not in known:
-            raise BadField(f"{option}: {word!r} is not one of {', '.join(known)}", field="parts")
-    return words
+        lines.append([f"{row.preset} ({row.steps})", *row.ratios.values(), *shares])
+    return ["", *table(lines)]
 
 
 def _counts(text: str) -> list[int]:
@@ -133,17 +85,3 @@ def _counts(text: str) -> list[int]:
     if not all(word.isdigit() and int(word) > 0 for word in words):
         raise BadField(f"--batches: {text!r} is not a list of whole numbers above 0, like 1,2,4", field="batches")
     return [int(word) for word in words]
-
-
-def _processor() -> str:
-    """The CPU's name, as Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{names[0] if names else platform.machine()} x{os.cpu_count()}"
-
-
-def _say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)

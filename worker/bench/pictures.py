@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from service.contracts.errors import BadField, InputError
@@ -26,8 +27,10 @@ CARRIED = (  # by scikit-image
 MAX_PIXELS = 100_000_000
 
 
-def load_crops(folder: Path | None, count: int, size: int) -> Tensor:
+def load_crops(folder: Path | None, count: int, size: int, *, whole: bool = False) -> Tensor:
     """Centre crops (n,3,size,size) in [0,1], n at most `count`, of the pictures in `folder`, in order of name.
+
+    With `whole` the largest centre square, reduced to that size.
 
     Without a folder they are cut from photographs inside scikit-image. What is no picture, or smaller than `size`, is
     passed over. Raises BadField where none is left.
@@ -42,8 +45,10 @@ def load_crops(folder: Path | None, count: int, size: int) -> Tensor:
             continue
         width, height = picture.size
         if min(width, height) >= size:
-            left, top = (width - size) // 2, (height - size) // 2
-            crops.append(to_tensor(picture.crop((left, top, left + size, top + size))))
+            side = min(width, height) if whole else size
+            left, top = (width - side) // 2, (height - side) // 2
+            crop = picture.crop((left, top, left + side, top + side))
+            crops.append(to_tensor(crop.resize((size, size), Image.Resampling.LANCZOS) if whole else crop))
     if not crops:
         where = "scikit-image" if folder is None else folder
         raise BadField(f"images: {where} holds no picture of at least {size}x{size} pixels", field="images")

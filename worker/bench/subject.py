@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from service.contracts.catalog import DEFAULT_MODEL, load_models
+from service.contracts.catalog import DEFAULT_MODEL, METHODS, load_models
 from service.contracts.errors import BadField
 from service.contracts.settings import load_settings
+from worker.bench.architectures import sd15_autoencoder, sd15_inpainting
 from worker.models.abilities import Encodes
 from worker.models.external import load_python
 from worker.models.latent import DTYPES, KLAutoencoder, LatentModel
@@ -41,7 +43,7 @@ def pick_subject(options: argparse.Namespace) -> Subject:
     elif options.architecture:
         if options.architecture not in ARCHITECTURES:
             raise BadField(f"--architecture: {options.architecture!r} is not {' or '.join(ARCHITECTURES)}")
-        network = stable_diffusion_15()
+        network = KLAutoencoder(sd15_autoencoder())
         model = LatentModel(options.architecture, network, size=None, device=device, dtype=dtype)
         subject = Subject(f"{options.architecture}, random weights", model, 512, device)
     else:
@@ -54,22 +56,28 @@ def pick_subject(options: argparse.Namespace) -> Subject:
     return _compiled(subject) if options.compile else subject
 
 
-def stable_diffusion_15() -> KLAutoencoder:
-    """The autoencoder of Stable Diffusion 1.5 at full size (84 million weights), drawn at random."""
-    from diffusers import AutoencoderKL
+def pick_editor(options: argparse.Namespace) -> tuple[str, Any, torch.device]:
+    """Name, model and device of the editor that --architecture or --model names. Raises BadField."""
+    device, dtype = pick_device(options.device), DTYPES[options.dtype]
+    if options.architecture and options.model:
+        raise BadField("--architecture and --model: give one of them", field="architecture")
+    if options.architecture:
+        if options.architecture not in ARCHITECTURES:
+            raise BadField(f"--architecture: {options.architecture!r} is not {' or '.join(ARCHITECTURES)}")
+        from worker.models.editor import DiffusionEditor
 
-    torch.manual_seed(0)
-    widths = (128, 256, 512, 512)
-    return KLAutoencoder(
-        AutoencoderKL(
-            block_out_channels=widths,
-            down_block_types=("DownEncoderBlock2D",) * len(widths),
-            up_block_types=("UpDecoderBlock2D",) * len(widths),
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
+        pipeline = sd15_inpainting(dtype)
+        model = DiffusionEditor(
+            options.architecture, pipeline, size=None, device=device, dtype=dtype, recompute=not options.keep
         )
-    )
+        return f"{options.architecture} inpainting, random weights", model, device
+    models = load_models(load_settings().models_file)
+    name = options.model or METHODS["diffusion"].default_model
+    if name not in models or "edits" not in models[name].abilities:
+        fitting = ", ".join(model.name for model in models.values() if "edits" in model.abilities)
+        raise BadField(f"--model: {name!r} is no model that edits; those are {fitting or 'none here'}", field="model")
+    entry = models[name].model_copy(update={"dtype": options.dtype})
+    return name, Pool({name: entry}, device).get(name), device
 
 
 class _Cast(nn.Module):

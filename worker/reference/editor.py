@@ -46,7 +46,7 @@ class Editor(nn.Module):
         from transformers import CLIPTextConfig, CLIPTextModel
 
         words = tokenizer()
-        self.unet: Any = UNet2DConditionModel(
+        unet: Any = UNet2DConditionModel(
             sample_size=SIZE // CELL,
             in_channels=2 * CHANNELS + 1,
             out_channels=CHANNELS,
@@ -57,7 +57,8 @@ class Editor(nn.Module):
             cross_attention_dim=TEXT_WIDTH,
             attention_head_dim=8,
             norm_num_groups=16,
-        ).to(memory_format=torch.channels_last)
+        )
+        self.unet = unet.to(memory_format=torch.channels_last)
         self.text_encoder: Any = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(words),
@@ -154,7 +155,7 @@ def save(work: Path, out: Path) -> None:
     editor = Editor()
     editor.load_state_dict(torch.load(work / "editor.pt", map_location="cpu", weights_only=True)["average"])
     source = registry.require(load_models(None)[DEFAULT_MODEL])
-    pipeline = StableDiffusionInpaintPipeline(
+    pipeline: Any = StableDiffusionInpaintPipeline(
         vae=AutoencoderTiny.from_pretrained(source),
         text_encoder=editor.text_encoder,
         tokenizer=tokenizer(),
@@ -167,6 +168,10 @@ def save(work: Path, out: Path) -> None:
     staging = out.with_name(f"{out.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(staging, safe_serialization=True)
+    shutil.rmtree(staging / "vae")
+    shutil.copytree(source, staging / "vae")  # as it is, its card too
+    if (out / "README.md").exists():
+        shutil.copy(out / "README.md", staging)
     shutil.rmtree(out, ignore_errors=True)
     staging.rename(out)
 
