@@ -201,7 +201,8 @@ def _bar(steps: int) -> Callable[[int, int, Any], None]:
 def _pool(device: str) -> Pool:
     from worker.models.pool import Pool, pick_device
 
-    return Pool(load_models(load_settings().models_file), pick_device(device))
+    settings = load_settings()
+    return Pool(load_models(settings.models_file), pick_device(device), settings.models_memory)
 
 
 def _edit(options: argparse.Namespace) -> None:

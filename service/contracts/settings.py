@@ -38,6 +38,9 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=604800, description="life of a result's presigned URL; 0: send bytes")
     ] = 0
     models_file: Annotated[Path | None, Field(description="a models.toml that adds to the shipped one")] = None
+    models_memory: Annotated[
+        int | None, Field(ge=1, description="bytes that loaded models may fill; unset: half of the device's memory")
+    ] = None
     max_upload_bytes: Annotated[int, Field(ge=1024, description="largest request body, in bytes")] = 64 * 2**20
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000, description="largest picture, in pixels")] = 50_000_000
     max_queue_depth: Annotated[int, Field(ge=1, description="jobs that may wait; more are answered 429")] = 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,22 @@ def load_custom(model: Model, _: Path, device: torch.device) -> Any:
     """What the factory returns. It is called with `device` and the entry's `options`, and must have the abilities that
     the entry promises. Raises BadField."""
     module, _colon, name = model.source.partition(":")
-    factory = getattr(importlib.import_module(module), name, None)
+    try:
+        factory = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise BadField(f"models: {model.name}: {module} cannot be imported ({error.msg})", field="models") from error
     if not callable(factory):
-        raise BadField(f"models: {model.name}: {module} has no function {name}")
+        raise BadField(f"models: {model.name}: {module} has no function {name}", field="models")
+    try:
+        inspect.signature(factory).bind(device=device, **model.options)
+    except TypeError as error:
+        raise BadField(f"models: {model.name}: its options do not fit {name} ({error})", field="models") from None
     made = factory(device=device, **model.options)
     for ability in model.abilities:
         if not isinstance(made, PROTOCOLS[ability]):
-            raise BadField(f"models: {model.name} promises {ability!r}, but what {name} returns has no such method")
+            raise BadField(
+                f"models: {model.name} promises {ability!r}, but what {name} returns has no such method", field="models"
+            )
     if isinstance(made, nn.Module):
         made.eval().requires_grad_(False)
     if getattr(made, "size", None) is None and model.size is not None:

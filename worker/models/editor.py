@@ -18,14 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from service.contracts.errors import BadField, shown
+from service.contracts.errors import BadField
 from worker.models.abilities import DEFAULT_OPTIONS, EditOptions
 from worker.models.latent import KLAutoencoder, LatentModel
+from worker.models.texts import Texts
 
 EVERYTHING = 0.8  # strength with which an inpainting model repaints a whole picture, as img2img pipelines have it
-TEXTS = 64  # text embeddings kept, of each text encoder
-WORDS = {"CLIPTokenizer": 77, "CLIPTokenizerFast": 77}  # tokens a text encoder reads where its tokenizer does not say
-LONGEST = 256  # tokens that diffusers hands to a T5 encoder unless told otherwise
 
 
 class FirstPrediction(Exception):
@@ -58,20 +56,19 @@ class DiffusionEditor:
         self.multiple = self._latent.multiple * (1 if hasattr(pipeline, "unet") else 2)  # transformers take 2x2 patches
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         self._run = inspect.unwrap(type(pipeline).__call__)  # diffusers turns gradients off around it
-        self._call, self._gradient_steps, self._first_only = 0, None, False
+        self._texts = Texts(pipeline)
+        self._call = 0
+        self._gradient_steps: int | None = None
+        self._first_only = False
         self._denoise = denoiser.forward
         self._recompute = recompute
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.eval().requires_grad_(False)
-        denoiser.forward = self._stepping()  # type: ignore[method-assign]
+        denoiser.forward = self._stepping()
         if recompute:
             for module in (pipeline.vae.encoder, pipeline.vae.decoder):
                 module.forward = _recomputed(module.forward)
-        for part in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-            encoder = getattr(pipeline, part, None)
-            if encoder is not None:
-                encoder.forward = _remembered(encoder.forward)
 
     @property
     def takes_mask(self) -> bool:
@@ -103,7 +100,8 @@ class DiffusionEditor:
         made = self._made(x, mask, prompts, generators, options)
         if mask is None or self.takes_mask:
             return made
-        return x * (1 - mask) + made * mask
+        mask = mask.to(made)
+        return x.to(made) * (1 - mask) + made * mask
 
     def predict_noise(
         self,
@@ -118,7 +116,7 @@ class DiffusionEditor:
         try:
             self._made(x, mask, prompts, generators, replace(options, guidance=1.0))
         except FirstPrediction as found:
-            return found.value
+            return self._unpacked(found.value, x.shape[-2], x.shape[-1])
         raise RuntimeError(f"the pipeline of {self.name} never called its denoiser")
 
     def _made(
@@ -132,21 +130,25 @@ class DiffusionEditor:
         height, width = x.shape[-2:]
         if height % self.multiple or width % self.multiple:
             raise BadField(f"images: {self.name} takes sides that divide by {self.multiple}, not {width}x{height}")
-        self._check(prompts)
+        self._texts.check(prompts, self.name)
         self._call = 0
         own = self._defaults
         strength = options.strength if options.strength is not None else own.strength
         if self.takes_mask and mask is None:
             mask = x.new_ones(1, 1, height, width)
             strength = EVERYTHING if strength is None else strength
+        steps = options.steps or own.steps
+        self._check_steps(steps, strength)
         asked = {
             "mask_image": None if mask is None else mask.detach().expand(len(x), -1, -1, -1).to(self._device),
             "height": height,
             "width": width,
-            "num_inference_steps": options.steps or own.steps,
+            "num_inference_steps": steps,
             "guidance_scale": options.guidance if options.guidance is not None else own.guidance,
             "eta": options.eta,
             "strength": strength,
+            "max_area": height * width,  # Kontext would make every picture a megapixel
+            "_auto_resize": False,
         }
         known = {name: value for name, value in asked.items() if name in self._parameters and value is not None}
         made: Tensor = self._run(
@@ -179,25 +181,25 @@ class DiffusionEditor:
             raise FirstPrediction((predicted[0] if isinstance(predicted, tuple) else predicted.sample).float())
         return predicted
 
-    def _check(self, prompts: Sequence[str]) -> None:
-        """Refuse what every text encoder would cut off."""
-        readers = [getattr(self._pipeline, name, None) for name in ("tokenizer", "tokenizer_2", "tokenizer_3")]
-        readers = [reader for reader in readers if reader is not None]
-        for prompt in set(prompts):
-            if not readers or not prompt:
-                continue
-            over = [len(reader(prompt).input_ids) - _reads(reader) for reader in readers]
-            if min(over) > 0:
-                longest = max(_reads(reader) for reader in readers)
-                raise BadField(
-                    f"prompt: {shown(prompt)} is {min(over)} tokens longer than the {longest} that {self.name} reads; "
-                    "shorten it",
-                    field="prompt",
-                )
+    def _unpacked(self, predicted: Tensor, height: int, width: int) -> Tensor:
+        """(N,C,h,w) also where a transformer speaks in tokens, and of a reference picture's tokens after its own."""
+        if predicted.dim() == 4:
+            return predicted
+        own = predicted[:, : (height // self.multiple) * (width // self.multiple)]
+        unpacked: Tensor = self._pipeline._unpack_latents(own, height, width, self._pipeline.vae_scale_factor)
+        return unpacked
 
-
-def _reads(tokenizer: Any) -> int:
-    return min(int(tokenizer.model_max_length), WORDS.get(type(tokenizer).__name__, LONGEST))
+    def _check_steps(self, steps: int | None, strength: float | None) -> None:
+        """Refuse a strength that leaves no step of so few."""
+        if "strength" not in self._parameters:
+            return
+        steps = self._parameters["num_inference_steps"].default if steps is None else steps
+        strength = self._parameters["strength"].default if strength is None else strength
+        if int(steps * strength) < 1:
+            raise BadField(
+                f"steps: {steps} at strength {strength:g} leave {self.name} no denoising step; ask for more of either",
+                field="steps",
+            )
 
 
 def _upcast(vae: Any, dtype: torch.dtype) -> torch.dtype:
@@ -230,23 +232,5 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-    return call
-
-
-def _remembered(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A text encoder that keeps its last answers."""
-    answers: dict[tuple[Any, ...], Any] = {}
-
-    @wraps(forward)
-    def call(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-        said = (*args, *sorted(kwargs.items(), key=lambda item: item[0]))
-        key = (input_ids.shape, bytes(input_ids.cpu().numpy().tobytes()), repr(said))
-        if key not in answers:
-            if len(answers) >= TEXTS:
-                del answers[next(iter(answers))]
-            with torch.no_grad():
-                answers[key] = forward(input_ids, *args, **kwargs)
-        return answers[key]
 
     return call

@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+
+from service.contracts.errors import BadField
+
+log = logging.getLogger(__name__)
 AUTOENCODER = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 INDEX = "model_index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-NEEDED = ("unet", "transformer", "vae", "text_encoder", "tokenizer", "scheduler")  # where the index lists them
+NETWORKS = ("unet", "transformer", "vae", "text_encoder")  # and those numbered after them
+NEEDED = (*NETWORKS, "tokenizer", "scheduler")  # where the index lists them
+DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError)
 
 
 def weights(folder: Path) -> Path | None:
     """The safetensors of an autoencoder's folder: in full precision if they are there, else in half."""
     return next((folder / name for name in AUTOENCODER if (folder / name).is_file()), None)
+
+
+def half(folder: Path) -> bool:
+    """Whether a network of this pipeline is there in half precision only."""
+    return not all(any(_precise(file) for file in files) for files in _networks(folder))
+
+
+def size(folder: Path) -> int:
+    """Bytes of the safetensors that loading a pipeline, or else an autoencoder, reads."""
+    read = _networks(folder) or [[file] for file in [weights(folder)] if file is not None]
+    chosen = [[file for file in files if _precise(file)] or files for files in read]
+    return sum(file.stat().st_size for files in chosen for file in files)
 
 
 def autoencoder_trouble(folder: Path) -> str | None:
@@ -36,10 +59,36 @@ def pipeline_trouble(folder: Path) -> str | None:
         part = folder / name
         if name.startswith(NEEDED) and not part.is_dir():
             return f"its {name} is missing: {INDEX} lists it, but there is no such folder"
-        if name.startswith(("unet", "transformer", "vae", "text_encoder")) and not any(part.glob("*.safetensors")):
+        if name.startswith(NETWORKS) and not any(part.glob("*.safetensors")):
             if any(file.suffix in PICKLES for file in part.iterdir()):
                 return f"its {name} is there as a pickle only, which can run code; convert it to safetensors"
             return f"its {name} holds no safetensors"
     if "vae" not in parts or not {"unet", "transformer"} & parts.keys():
         return f"its {INDEX} ({index.get('_class_name')}) names no vae with a unet or transformer"
     return None
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Makes a sentence of whatever the libraries raise over files that are cut off or do not fit together."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except DAMAGE as error:
+        log.warning("model %s cannot be read: %s", name, error)
+        raise BadField(
+            f"models: {name} cannot be read: its files are damaged or do not fit together; fetch them again",
+            field="models",
+        ) from error
+
+
+def _networks(folder: Path) -> list[list[Path]]:
+    """The safetensors of each network of a pipeline."""
+    parts = [part for part in folder.iterdir() if part.is_dir() and part.name.startswith(NETWORKS)]
+    return [files for part in parts if (files := list(part.glob("*.safetensors")))]
+
+
+def _precise(file: Path) -> bool:
+    """Whether weights are in full precision: the others' names say what they are, as in NAME.fp16.safetensors."""
+    return file.name.count(".") == 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from service.contracts.catalog import Model
 from service.contracts.errors import BadField
-from worker.models.folders import weights as weights_file
+from worker.models import folders
 from worker.models.tiny import TinyAutoencoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,25 +70,28 @@ class KLAutoencoder(nn.Module):
 
 
 def load_latent_model(model: Model, folder: Path, device: torch.device) -> LatentModel:
-    """Read a diffusers autoencoder folder that `registry.locate` found; its config names the class."""
-    weights = weights_file(folder)
+    """Read a diffusers autoencoder folder that `registry.locate` found; its config names the class. Raises BadField."""
+    with folders.reading(model.name):
+        network = _network(model, folder)
+    return LatentModel(model.name, network, size=model.size, device=device, dtype=DTYPES[model.dtype])
+
+
+def _network(model: Model, folder: Path) -> Network:
+    weights = folders.weights(folder)
     assert weights is not None
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    network: Network
     if kind == "AutoencoderTiny":
         try:
-            network = TinyAutoencoder.from_folder(folder, weights.name)
+            return TinyAutoencoder.from_folder(folder, weights.name)
         except ValueError as error:
             raise BadField(f"models: {model.name}: {error}", field="models") from None
-    elif kind == "AutoencoderKL":
+    if kind == "AutoencoderKL":
         from diffusers import AutoencoderKL  # seven seconds to import, so only when it is needed
 
         variant = "fp16" if ".fp16." in weights.name else None
         vae = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant)
-        network = KLAutoencoder(vae)
-    else:
-        raise BadField(
-            f"models: {model.name} holds a {kind}; diffusers-vae takes an AutoencoderKL or an AutoencoderTiny",
-            field="models",
-        )
-    return LatentModel(model.name, network, size=model.size, device=device, dtype=DTYPES[model.dtype])
+        return KLAutoencoder(vae)
+    raise BadField(
+        f"models: {model.name} holds a {kind}; diffusers-vae takes an AutoencoderKL or an AutoencoderTiny",
+        field="models",
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +12,41 @@ import torch
 
 from service.contracts.catalog import Model
 from service.contracts.errors import BadField
+from worker.models import folders
 from worker.models.abilities import EditOptions
 from worker.models.editor import DiffusionEditor
-from worker.models.folders import INDEX
 from worker.models.latent import DTYPES
 
 RECOMPUTE = 50_000_000  # parameters of a denoiser from which its activations are not kept
 INSTRUCTED = ("InstructPix2Pix", "Kontext", "ImageEdit", "EditPipeline")  # in the class names of instruct pipelines
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # an attack has no use for them
 
 
 def load_editor(model: Model, folder: Path, device: torch.device) -> DiffusionEditor:
-    """The editor in a folder that `registry.locate` found. Raises BadField where the pipeline is not of this kind."""
-    name = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("_class_name")
-    dtype = DTYPES[model.dtype]
-    pipeline = _pipeline(model, folder, str(name), dtype)
+    """The editor in a folder that `registry.locate` found.
+
+    Raises BadField where the pipeline is not of this kind or its files are damaged.
+    """
+    with _quiet():
+        pipeline = _pipeline(model, folder)
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     return DiffusionEditor(
         model.name,
         pipeline,
         size=model.size,
         device=device,
-        dtype=dtype,
+        dtype=DTYPES[model.dtype],
         defaults=EditOptions(steps=model.steps, guidance=model.guidance),
         recompute=sum(parameter.numel() for parameter in denoiser.parameters()) >= RECOMPUTE,
     )
 
 
-def _pipeline(model: Model, folder: Path, name: str, dtype: torch.dtype) -> Any:
+def _pipeline(model: Model, folder: Path) -> Any:
     import diffusers  # seven seconds, so only when an editor is loaded
-    import transformers
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = json.loads((folder / folders.INDEX).read_text(encoding="utf-8"))
+    name = str(index.get("_class_name"))
     makers = {
         "diffusers-inpaint": diffusers.AutoPipelineForInpainting,
         "diffusers-img2img": diffusers.AutoPipelineForImage2Image,
@@ -51,29 +55,34 @@ def _pipeline(model: Model, folder: Path, name: str, dtype: torch.dtype) -> Any:
     if model.kind == "diffusers-instruct" and not any(word in name for word in INSTRUCTED):
         raise BadField(f"models: {model.name} is a {name}, which takes no instructions; {_fitting(name)}")
     options: dict[str, Any] = {
-        "dtype": dtype,
+        "dtype": DTYPES[model.dtype],
         "local_files_only": True,
         "use_safetensors": True,
         "low_cpu_mem_usage": False,  # that way needs accelerate
+        "variant": "fp16" if folders.half(folder) else None,
     }
-    if any(folder.glob("*/*.fp16.safetensors")) and not any(folder.glob("unet/diffusion_pytorch_model.safetensors")):
-        options["variant"] = "fp16"
-    for part in ("safety_checker", "feature_extractor", "image_encoder"):  # an attack has no use for them
-        if part in index:
-            options[part] = None
+    options |= {part: None for part in UNUSED if part in index}
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
-    try:
-        pipeline = makers[model.kind].from_pretrained(folder, **options)
-    except ValueError as error:
-        if "AutoPipeline" in str(error):
-            raise BadField(f"models: {model.name} is a {name}, which is no {model.kind}; {_fitting(name)}") from None
-        raise
-    return _channels_checked(model, pipeline)
+    with folders.reading(model.name):
+        try:
+            pipeline = makers[model.kind].from_pretrained(folder, **options)
+        except ValueError as error:
+            if "AutoPipeline" in str(error):
+                raise BadField(
+                    f"models: {model.name} is a {name}, which is no {model.kind}; {_fitting(name)}"
+                ) from None
+            raise
+    return _checked(model, pipeline)
 
 
-def _channels_checked(model: Model, pipeline: Any) -> Any:
-    """Refuse a UNet whose input is another kind's; run one with wide latents through the pipeline made for them."""
+def _checked(model: Model, pipeline: Any) -> Any:
+    """Refuse networks that are another kind's; run one with wide latents through the pipeline made for them."""
+    if type(pipeline.vae).__name__ not in AUTOENCODERS:
+        raise BadField(
+            f"models: the vae of {model.name} is a {type(pipeline.vae).__name__}; "
+            f"an editor is run with {' or '.join(AUTOENCODERS)}"
+        )
     unet = getattr(pipeline, "unet", None)
     if unet is None:
         return pipeline
@@ -96,7 +105,7 @@ def _channels_checked(model: Model, pipeline: Any) -> Any:
             raise BadField(
                 f"models: {model.name}: inpainting without a mask's channels is run for 4 latent channels only"
             )
-        return WideInpaintPipeline(**pipeline.components, requires_safety_checker=False)
+        return WideInpaintPipeline(**pipeline.components, requires_safety_checker=False)  # type: ignore[no-untyped-call]
     return pipeline
 
 
@@ -104,3 +113,21 @@ def _fitting(name: str) -> str:
     if any(word in name for word in INSTRUCTED):
         return "its kind is diffusers-instruct"
     return "kinds are diffusers-inpaint, diffusers-img2img and diffusers-instruct"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to themselves what the libraries would rather have had installed, and their progress bars."""
+    import diffusers
+    import transformers
+
+    libraries: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
+    before = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)

@@ -7,14 +7,15 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from service.contracts.catalog import Model
 from service.contracts.errors import BadField, OutOfMemory
-from worker.models import registry
+from worker.models import folders, registry
 from worker.models.custom import load_custom
 from worker.models.latent import load_latent_model
 
@@ -56,14 +57,14 @@ class Pool:
         Raises ModelMissing, and OutOfMemory where a model does not fit on the device beside the others asked for; the
         pool then holds what it can, and the next call works.
         """
-        folders = {name: registry.require(self.models[name]) for name in names}
+        places = {name: registry.require(self.models[name]) for name in names if name not in self._loaded}
         for name in names:
             if name in self._loaded:
                 self._loaded[name] = self._loaded.pop(name)
                 continue
-            self._make_room(_weight(folders[name]), keep=names)
+            self._make_room(_weight(places[name]), keep=names)
             try:
-                model = _loader(self.models[name].kind)(self.models[name], folders[name], self.device)
+                model = _loader(self.models[name].kind)(self.models[name], places[name], self.device)
             except torch.OutOfMemoryError as error:
                 self._make_room(self._memory, keep=())
                 raise OutOfMemory(
@@ -97,7 +98,7 @@ class Pool:
 
 
 def memory_of(model: Any) -> int:
-    """Bytes of all parameters and buffers of the networks that a model is made of."""
+    """Bytes of all tensors that a model is made of, those that it shares with itself counted once."""
     seen: set[int] = set()
     total, waiting = 0, [model]
     while waiting:
@@ -105,21 +106,20 @@ def memory_of(model: Any) -> int:
         if id(part) in seen:
             continue
         seen.add(id(part))
-        if isinstance(part, nn.Module):
-            for tensor in [*part.parameters(), *part.buffers()]:
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    total += tensor.numel() * tensor.element_size()
-        elif hasattr(part, "components") and isinstance(part.components, Mapping):
-            waiting += part.components.values()
-        elif hasattr(part, "__dict__"):
-            waiting += [value for value in vars(part).values() if hasattr(value, "__dict__")]
+        if isinstance(part, Tensor):
+            total += part.numel() * part.element_size()
+        elif isinstance(part, Mapping):
+            waiting += part.values()
+        elif isinstance(part, list | tuple):
+            waiting += part
+        elif hasattr(part, "__dict__") and not isinstance(part, type | ModuleType):
+            waiting += vars(part).values()
     return total
 
 
 def _weight(place: Path) -> int:
-    """Bytes of the safetensors under a folder: about what loading it will take."""
-    return sum(file.stat().st_size for file in place.rglob("*.safetensors")) if place.is_dir() else 0
+    """About the bytes that loading it will take."""
+    return folders.size(place) if place.is_dir() else 0
 
 
 def _device_memory(device: torch.device) -> int:

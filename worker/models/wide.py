@@ -13,10 +13,10 @@ from diffusers import StableDiffusionInpaintPipeline
 from torch import Tensor
 
 
-class WideInpaintPipeline(StableDiffusionInpaintPipeline):  # type: ignore[misc]
+class WideInpaintPipeline(StableDiffusionInpaintPipeline):
     @torch.no_grad()
-    def __call__(  # type: ignore[no-untyped-def]
-        self,
+    def __call__(
+        self: Any,  # its parts are set when it runs
         prompt: list[str],
         image: Tensor,
         mask_image: Tensor,
