@@ -74,12 +74,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models_file(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry whose `tiny` is that folder at size 64; the default model is the same, so no shipped weights are met.
 
-    `absent` is listed, but its folder does not exist.
+    `absent` is listed, but its folder does not exist. `painter` is an editor made in Python.
     """
     entry = 'kind = "diffusers-vae"\nsource = "{}"\nsize = 64\nlicence = "Apache-2.0"\n'
     file = tmp_path_factory.mktemp("registry") / "models.toml"
     here, nowhere = entry.format(model_folder), entry.format(model_folder.with_name("nowhere"))
-    file.write_text(f"[tiny]\n{here}\n[reference-autoencoder]\n{here}\n[absent]\n{nowhere}", encoding="utf-8")
+    painter = (
+        'kind = "python"\nsource = "tests.worker.conftest:small_editor"\nabilities = ["encodes", "denoises", "edits"]'
+    )
+    file.write_text(
+        f"[tiny]\n{here}\n[reference-autoencoder]\n{here}\n[absent]\n{nowhere}\n[painter]\n{painter}\nsize = 64\n",
+        encoding="utf-8",
+    )
     return file
 
 

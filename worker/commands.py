@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from worker.models.pool import Pool
 
 MAX_EDIT_STEPS = 1000
+MAX_GUIDANCE = 100
 FORMATS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 
@@ -32,13 +33,13 @@ def register(commands: Any) -> None:
     image.add_argument("--mask", type=Path, metavar="M", help="same size; white = the sensitive region")
     image.add_argument("--method", metavar="NAME", help=f"{', '.join(METHODS)} (default encoder)")
     image.add_argument("--model", nargs="+", action="extend", metavar="NAME", help="one or more of `immunize models`")
-    image.add_argument("--preset", metavar="NAME", help="fast, robust, paper, photoguard (default fast)")
+    image.add_argument("--preset", metavar="NAME", help="fast, robust, early, paper, photoguard (default fast)")
     image.add_argument("--norm", metavar="NAME", help="linf or l2")
     image.add_argument("--epsilon", metavar="E", help="budget in /255 units (default: the preset's)")
     image.add_argument("--steps", metavar="N", help="gradient evaluations (default: the preset's)")
     image.add_argument("--seed", metavar="S", help="default: drawn, and told in the report")
     image.add_argument(
-        "--target", metavar="T", help="gray, zero, farthest, inverted or a picture's path (default gray)"
+        "--target", metavar="T", help="gray, zero, noise, farthest, inverted or a picture's path (default gray)"
     )
     image.add_argument(
         "--prompt", action="append", metavar="TEXT", help="diffusion: what a misuser may ask for; repeat it"
@@ -222,6 +223,8 @@ def _edit(options: argparse.Namespace) -> None:
         raise BadField(f"--steps: {options.steps} is not from 1 to {MAX_EDIT_STEPS}", field="steps")
     if not 0 <= options.seed <= MAX_SEED:
         raise BadField(f"--seed: {options.seed} is not from 0 to {MAX_SEED}", field="seed")
+    if options.guidance is not None and not 0 <= options.guidance <= MAX_GUIDANCE:  # false for NaN too
+        raise BadField(f"--guidance: {options.guidance:g} is not from 0 to {MAX_GUIDANCE}", field="guidance")
     limit = settings.max_pixels
     picture = read_picture(read_input(options.input), max_pixels=limit)
     mask = read_mask(read_input(options.mask), picture.size, max_pixels=limit) if options.mask else None
@@ -230,13 +233,16 @@ def _edit(options: argparse.Namespace) -> None:
         prepare()
         from worker.editing import edit
         from worker.images import to_picture, to_tensor
+        from worker.memory import enough_memory
         from worker.models.abilities import EditOptions
 
         pool = _pool(settings.device)
         x = to_tensor(picture.pixels).to(pool.device)
         region = None if mask is None else to_tensor(mask).to(pool.device)
         how = EditOptions(steps=options.steps, guidance=options.guidance)
-        made = edit(x, region, options.prompt, pool.get(options.model), seed=options.seed, options=how)
+        editor = pool.get(options.model)
+        with enough_memory():
+            made = edit(x, region, options.prompt, editor, seed=options.seed, options=how)
         write_whole(options.output, write_picture(to_picture(made), picture, format))
 
 
@@ -290,11 +296,14 @@ def _models(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'name':<24}{'kind':<16}{'abilities':<20}{'size':<6}{'here':<6}licence")
+    table = [("name", "kind", "abilities", "size", "here", "licence")]
     for row in rows:
-        abilities = ", ".join(row["abilities"])
         here = "yes" if row["present"] else "no"
-        print(f"{row['name']:<24}{row['kind']:<16}{abilities:<20}{row['size'] or 'any':<6}{here:<6}{row['licence']}")
+        size = str(row["size"] or "any")
+        table.append((row["name"], row["kind"], ", ".join(row["abilities"]), size, here, row["licence"]))
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for row in rows:
         if not row["present"]:
             print(f"{row['name']}: {row['how_to_get']}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from service.contracts.errors import BadField, OutOfMemory
+from service.contracts.errors import BadField
 from service.contracts.pictures import CONTENT_TYPES, Picture, check_format, covers, read_picture, write_picture
 from service.contracts.plan import Plan
 from service.contracts.schemas import Report
@@ -24,7 +23,8 @@ from worker.core.budget import L2, Linf
 from worker.core.objective import Expectation
 from worker.core.pgd import OnStep, Outcome, pgd
 from worker.images import compare, to_picture, to_tensor
-from worker.models.abilities import EditOptions, Edits
+from worker.memory import enough_memory
+from worker.models.abilities import Denoises, EditOptions, Edits
 from worker.recipes import FAST, RECIPES, Recipe
 
 LEVELS = 255.0
@@ -67,9 +67,7 @@ def immunize(
     plain = attack.objective(images, mask)
     objective = training(attack, images, mask)
     if recipe.views is not None:
-        drawn = torch.Generator().manual_seed(
-            0
-        )  # not a picture's seed: no result may depend on who else is in the batch
+        drawn = torch.Generator().manual_seed(0)  # not a picture's: no result may depend on who else is in the batch
         objective = Expectation(objective, recipe.views(drawn, getattr(attack, "size", None)))
     return pgd(
         objective,
@@ -117,7 +115,7 @@ def deliver(
     region = None if mask is None or not covers(mask)[0] else to_tensor(mask).to(device)
     attack = make_attack(plan, models, recipe, to_tensor(target) if target is not None else plan.target or "gray")
     size = plan.epsilon / LEVELS
-    with _memory():
+    with enough_memory():
         began = time.perf_counter()
         outcome = immunize(
             x,
@@ -175,10 +173,15 @@ def deliver(
 
 
 def make_attack(plan: Plan, models: Sequence[Any], recipe: Recipe, target: str | Tensor) -> Attack:
-    """The attack that a plan asks for. Models that only encode join an attack on editors with the encoder attack."""
+    """The attack that a plan asks for. Models that only encode join an attack on editors with the encoder attack.
+
+    Raises BadField for a preset of predictions and an editor that tells none.
+    """
     if plan.denoising_steps is None:
         return EncoderAttack(models, target=target, distance=recipe.distance)
     editors = [model for model in models if isinstance(model, Edits)]
+    if recipe.kind == "early" and not all(isinstance(model, Denoises) for model in editors):
+        raise BadField(f"preset: {plan.preset} needs models that denoise; take another preset", field="preset")
     options = EditOptions(
         steps=plan.denoising_steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=plan.gradient_steps
     )
@@ -198,18 +201,3 @@ def make_attack(plan: Plan, models: Sequence[Any], recipe: Recipe, target: str |
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-@contextmanager
-def _memory() -> Iterator[None]:
-    """Say plainly that memory ran out, on a GPU or in the CPU's allocator."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory("the device ran out of memory; send a smaller picture or ask for fewer models") from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            raise OutOfMemory(
-                "the machine ran out of memory; send a smaller picture or ask for fewer models"
-            ) from error
-        raise

@@ -97,7 +97,23 @@ def test_everything_that_can_be_asked_for(gateway: TestClient, settings: Setting
         "seed": 7,
         "target": "image",
         "format": "webp",
+        "prompts": [],
+        "denoising_steps": None,
+        "gradient_steps": None,
+        "repeats": None,
+        "masks": None,
     }
+
+
+def test_an_attack_on_edits_and_all_that_is_its_own(gateway: TestClient, settings: Settings, image: bytes) -> None:
+    asked = {"method": "diffusion", "models": "painter,tiny", "prompt": "a cat\na dog", "denoising_steps": "6"}
+    asked |= {"gradient_steps": "2", "repeats": "3", "masks": "random"}
+    answer = gateway.post("/immunize", files={"image": ("a", image)}, data=asked)
+    assert answer.status_code == 202, answer.text
+    home = Path(settings.store_url.removeprefix("file://")) / f"jobs/public/{answer.json()['id']}"
+    plan = json.loads((home / "job.json").read_text())["plan"]
+    assert (plan["models"], plan["prompts"]) == (["painter", "tiny"], ["a cat", "a dog"])
+    assert (plan["denoising_steps"], plan["gradient_steps"], plan["repeats"], plan["masks"]) == (6, 2, 3, "random")
 
 
 def test_the_queue_position_counts(gateway: TestClient, image: bytes) -> None:

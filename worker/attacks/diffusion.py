@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worker.core.objective import Balanced, Objective, Parallel, Repeated
@@ -57,17 +58,14 @@ class Edited(Objective):
         self, attack: DiffusionAttack, model: Edits | Denoises, x: Tensor, mask: Tensor | None, draw: Draw | None
     ):
         self._attack, self._model, self._fixed, self._count = attack, model, draw, 0
-        size = getattr(model, "size", None)
-        self._view = WorkingSize(size, getattr(model, "multiple", 8))
+        self._view = WorkingSize(getattr(model, "size", None), getattr(model, "multiple", 8))
         self._original, self._mask = x, mask
         self._goals: dict[tuple[int, int], Tensor] = {}
 
     def loss(self, x: Tensor) -> Tensor:
         attack, draw = self._attack, self._draw()
         seen = self._view(x)
-        shape = (seen.shape[-2], seen.shape[-1])
-        given = None if self._mask is None else self._view.region(self._mask)
-        mask = draw.mask(given, shape).to(seen)
+        mask = draw.mask(self._given(x), (seen.shape[-2], seen.shape[-1])).to(seen)
         prompts, generators = [draw.prompt(attack.prompts)] * len(x), draw.generators(len(x))
         if attack.kind == "early":
             assert isinstance(self._model, Denoises)
@@ -75,7 +73,7 @@ class Edited(Objective):
             return -predicted.float().square().mean((1, 2, 3))
         assert isinstance(self._model, Edits)
         made = self._model.edit(seen, mask, prompts, generators, attack.options)
-        mean_square = (made - self._goal(shape)).float().square().mean((1, 2, 3))
+        mean_square = (made - self._goal(x)).float().square().mean((1, 2, 3))
         return mean_square if attack.distance == "squared" else mean_square.clamp(min=NEAREST).sqrt()
 
     @property
@@ -88,16 +86,24 @@ class Edited(Objective):
         self._count += 1
         return Draw(FRESH + self._count, self._attack.masks)
 
-    def _goal(self, shape: tuple[int, int]) -> Tensor:
-        """The target at the model's size, made once."""
+    def _given(self, x: Tensor) -> Tensor | None:
+        """The given region as the model sees it in pictures of x's size."""
+        mask = self._mask
+        if mask is not None and mask.shape[-2:] != x.shape[-2:]:  # a view may have changed the size
+            mask = F.interpolate(mask, x.shape[-2:], mode="nearest")
+        return None if mask is None else self._view.region(mask)
+
+    def _goal(self, x: Tensor) -> Tensor:
+        """The target as the model sees it in pictures of x's size, made once a size."""
+        shape = (x.shape[-2], x.shape[-1])
         if shape not in self._goals:
             target = self._attack.target
             if isinstance(target, str):
                 picture = target_picture(target, self._original)
             else:
                 picture = target.to(self._original.device, self._original.dtype)
-            if picture.shape[-2:] != self._original.shape[-2:]:
-                picture = resize(picture, (self._original.shape[-2], self._original.shape[-1]))
+            if picture.shape[-2:] != shape:
+                picture = resize(picture, shape)
             with torch.no_grad():
                 self._goals[shape] = self._view(picture).clamp(0, 1)
         return self._goals[shape]

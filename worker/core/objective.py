@@ -66,6 +66,10 @@ class Weighted(Objective):
     def repeatable(self) -> bool:
         return self._objective.repeatable
 
+    @property
+    def gradients(self) -> int:
+        return self._objective.gradients
+
 
 class Parallel(Objective):
     """The mean of several objectives, of several models say; their graphs are alive one at a time."""
@@ -118,7 +122,7 @@ class Repeated(Parallel):
 
     @property
     def gradients(self) -> int:
-        return len(self._objectives)
+        return len(self._objectives) * super().gradients
 
 
 class Expectation(Objective):

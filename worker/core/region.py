@@ -13,27 +13,24 @@ REACH = 0.25  # how far a region is grown or shrunken at most, of the square roo
 def grown(mask: Tensor, radius: int) -> Tensor:
     """The region and all within `radius` pixels of it, along rows and columns; shrunken for a radius below 0.
 
-    An image whose region would vanish keeps the one it had.
+    An image whose region would vanish, or leave nothing outside, keeps the one it had.
     """
-    if radius >= 0:
-        return _spread(mask, radius)
-    inside = 1 - _spread(1 - mask, -radius)
-    kept = inside.amax((1, 2, 3), keepdim=True) > 0
-    return torch.where(kept, inside, mask)
+    made = _spread(mask, radius) if radius >= 0 else 1 - _spread(1 - mask, -radius)
+    kept = (made.amax((1, 2, 3), keepdim=True) > 0) & (made.amin((1, 2, 3), keepdim=True) < 1)
+    return torch.where(kept, made, mask)
 
 
 def unforeseen(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The region as another hand would have drawn it: grown or shrunken by a random distance."""
-    side = float(mask[:1].sum().sqrt()) * REACH
-    draw = float(torch.rand((), generator=generator)) * 2 - 1
-    return grown(mask, round(side * draw))
+    """The region as another hand would have drawn it: grown or shrunken by a random distance, each image's its own."""
+    reach = (float(torch.rand((), generator=generator)) * 2 - 1) * REACH
+    return torch.cat([grown(one, round(float(one.sum().sqrt()) * reach)) for one in mask.split(1)])
 
 
 def drawn(height: int, width: int, generator: torch.Generator) -> Tensor:
     """A random box (1,1,H,W), or in one case of four all but a box."""
     share, stretch, down, right, turn = torch.rand(5, generator=generator).tolist()
     area = (LEAST + (MOST - LEAST) * share) * height * width
-    tall = min(height, max(1, round((area * 2 ** (stretch * 2 - 1)) ** 0.5)))
+    tall = min(height, max(1, round(area / width), round((area * 2 ** (stretch * 2 - 1)) ** 0.5)))
     wide = min(width, max(1, round(area / tall)))
     top, left = round(down * (height - tall)), round(right * (width - wide))
     mask = torch.zeros(1, 1, height, width)

@@ -24,6 +24,22 @@ WRONG = {
     "size too small": (f"[a]\n{ENTRY}size = 4\n", "[a] size:"),
     "size a word": (f'[a]\n{ENTRY}size = "big"\n', "[a] size:"),
     "dtype": (f'[a]\n{ENTRY}dtype = "float8"\n', "[a] dtype:"),
+    "steps": (f"[a]\n{ENTRY}steps = 0\n", "[a] steps:"),
+    "guidance": (f"[a]\n{ENTRY}guidance = -1.0\n", "[a] guidance:"),
+    "abilities of a kind that has its own": (f'[a]\n{ENTRY}abilities = ["edits"]\n', "are for kind python"),
+    "options of a kind that takes none": (f"[a]\n{ENTRY}options = {{ width = 3 }}\n", "are for kind python"),
+    "python without abilities": ('[a]\nkind = "python"\nsource = "a.b:c"\n', "says what the model can do: abilities"),
+    "an ability that is none": (
+        '[a]\nkind = "python"\nsource = "a.b:c"\nabilities = ["flies"]\n',
+        "[a] abilities.0:",
+    ),
+    **{
+        f"python from {source!r}": (
+            f'[a]\nkind = "python"\nsource = "{source}"\nabilities = ["edits"]\n',
+            "package.module:factory",
+        )
+        for source in ("module", "/a/b.py:c", "a.b:c.d", "a b:c", ":c", "a:")
+    },
     "not UTF-8": (b"\xff\xfe[a]", "is not"),
 }
 
@@ -60,10 +76,20 @@ def test_the_operators_file_adds_and_replaces(tmp_path: Path) -> None:
     assert models[DEFAULT_MODEL].source == "/elsewhere"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kinds_abilities(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    own = 'source = "vendor.models:make"\nabilities = ["denoises", "edits"]' if kind == "python" else 'source = "/x"'
+    file.write_text(f'[mine]\nkind = "{kind}"\n{own}\n', encoding="utf-8")
+    abilities = load_models(file)["mine"].abilities
+    assert abilities == (KINDS[kind] or ("denoises", "edits"))
+    assert ("edits" in abilities) is (kind != "diffusers-vae")
+
+
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_every_method_can_be_asked_for_with_the_shipped_models(method) -> None:  # type: ignore[no-untyped-def]
     assert method.presets
-    assert any(method.ability in model.abilities for model in load_models().values())
+    assert method.ability in load_models()[method.default_model].abilities
     assert len({preset.name for preset in method.presets}) == len(method.presets)
     for preset in method.presets:
         assert preset.epsilon > 0
@@ -72,6 +98,18 @@ def test_every_method_can_be_asked_for_with_the_shipped_models(method) -> None: 
 
 
 def test_what_the_contract_promises_is_there() -> None:
-    assert {"encoder", "noise"} <= set(METHODS)
+    assert {"encoder", "diffusion", "noise"} <= set(METHODS)
     assert {"fast", "robust", "paper", "photoguard"} <= {preset.name for preset in METHODS["encoder"].presets}
-    assert {"gray", "farthest", "inverted"} <= set(METHODS["encoder"].targets)
+    assert {"fast", "early", "paper", "photoguard"} <= {preset.name for preset in METHODS["diffusion"].presets}
+    for method in (METHODS["encoder"], METHODS["diffusion"]):
+        assert {"gray", "farthest", "inverted"} <= set(method.targets)
+
+
+def test_what_a_preset_of_a_method_that_edits_says() -> None:
+    for method in METHODS.values():
+        for preset in method.presets:
+            numbers = (preset.denoising_steps, preset.gradient_steps, preset.repeats)
+            assert all((number is not None) is method.takes_edits for number in (*numbers, preset.masks))
+            if method.takes_edits:
+                assert 1 <= preset.gradient_steps <= preset.denoising_steps
+                assert preset.repeats >= 1

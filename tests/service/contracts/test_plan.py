@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from service.contracts.catalog import DEFAULT_MODEL, METHODS, Model, load_models
+from service.contracts.catalog import DEFAULT_MODEL, METHODS, Ability, Model, load_models
 from service.contracts.errors import BadField
-from service.contracts.plan import MAX_SEED, MAX_STEPS, make_plan
+from service.contracts.plan import (
+    EDITED,
+    MAX_DENOISING,
+    MAX_PROMPT,
+    MAX_PROMPTS,
+    MAX_REPEATS,
+    MAX_SEED,
+    MAX_STEPS,
+    make_plan,
+)
 
 MODELS = load_models()
+DIFFUSION = METHODS["diffusion"]
 
 WRONG = [
     ("method", "magic"),
@@ -43,12 +53,51 @@ def test_a_wrong_value_names_its_field_and_is_short(field: str, value: str) -> N
     assert len(caught.value.detail) < 400
 
 
+WRONG_EDITS = [
+    *(("denoising_steps", text) for text in ("0", "-1", "2.5", "four", "", str(MAX_DENOISING + 1), "9" * 30)),
+    *(("gradient_steps", text) for text in ("0", "-1", "2.5", "four", "", str(MAX_DENOISING + 1))),
+    *(("gradient_steps", text) for text in ("5", str(MAX_DENOISING))),  # of four denoising steps
+    *(("repeats", text) for text in ("0", "-1", "1.5", "some", "", str(MAX_REPEATS + 1))),
+    *(("masks", text) for text in ("", "GIVEN", "drawn", "given,random")),
+    ("prompt", "x" * (MAX_PROMPT + 1)),
+    ("prompt", "a cat\n" + "x" * (MAX_PROMPT + 1)),
+    ("prompt", "\n".join(f"{number} cats" for number in range(MAX_PROMPTS + 1))),
+    ("prompts", "a cat"),
+    ("target", "zero"),
+    ("preset", "robust"),
+    ("models", DEFAULT_MODEL),
+    ("models", f"{DEFAULT_MODEL},sdxl-vae"),
+    ("epsilon", "0"),
+    ("steps", "0"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_EDITS, ids=lambda text: repr(text[:12]))
+def test_a_wrong_value_of_a_method_that_edits(field: str, value: str) -> None:
+    with pytest.raises(BadField) as caught:
+        make_plan({"method": "diffusion", field: value}, MODELS)
+    assert caught.value.field == field
+    assert caught.value.detail.startswith(f"{field}: ")
+    assert len(caught.value.detail) < 400
+
+
+@pytest.mark.parametrize("field", EDITED)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.takes_edits])
+def test_methods_that_do_not_edit_refuse_what_is_for_edits(method: str, field: str) -> None:
+    value = {"prompt": "a cat", "masks": "given"}.get(field, "1")
+    assert make_plan({"method": "diffusion", field: value}, MODELS)
+    with pytest.raises(BadField, match=f"{field}: {method} runs no edit; leave the field out") as caught:
+        make_plan({"method": method, field: value}, MODELS)
+    assert caught.value.field == field
+
+
 @pytest.mark.parametrize(
-    "field", ["method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format"]
+    "field",
+    ["method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format", *EDITED],
 )
 def test_a_long_value_is_not_sent_back_whole(field: str) -> None:
     with pytest.raises(BadField) as caught:
-        make_plan({field: "x" * 10_000}, MODELS)
+        make_plan(({"method": "diffusion"} if field in EDITED else {}) | {field: "x" * 10_000}, MODELS)
     assert caught.value.field == field
     assert len(caught.value.detail) < 400
 
@@ -58,6 +107,8 @@ def test_a_long_value_is_not_sent_back_whole(field: str) -> None:
     [
         ({"norm": "l2"}, "epsilon"),  # the preset's budget is an linf one
         ({"norm": "l2", "epsilon": "1e7"}, "epsilon"),
+        ({"method": "diffusion", "preset": "photoguard", "norm": "linf"}, "epsilon"),
+        ({"method": "diffusion", "denoising_steps": "2", "gradient_steps": "3"}, "gradient_steps"),
         ({"method": "noise", "steps": "5"}, "steps"),
         ({"method": "noise", "target": "gray"}, "target"),
         ({"method": "noise", "preset": "fast"}, "preset"),
@@ -80,11 +131,48 @@ def test_a_target_picture_where_it_does_not_fit(method: str, name: str | None, g
     assert caught.value.field == "target"
 
 
-def test_a_model_that_does_not_fit_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Model, "abilities", ("decodes",))
-    with pytest.raises(BadField, match=r"does not fit method encoder, .* none here") as caught:
-        make_plan({}, MODELS)
+def able(*abilities: Ability) -> Model:
+    return Model(name="some", kind="python", source="vendor:make", abilities=abilities)
+
+
+@pytest.mark.parametrize(
+    ("method", "models", "said"),
+    [
+        ("encoder", {"some": able("decodes")}, "some (python) does not fit method encoder, which needs a model that"),
+        ("encoder", {"some": able("decodes")}, "none here"),
+        ("diffusion", {"some": able("encodes")}, "which needs a model that edits; those are none here"),
+        ("diffusion", {"some": able("decodes"), "reference-ldm": able("edits")}, "those are some"),  # by its own name
+    ],
+)
+def test_a_model_that_does_not_fit_the_method(method: str, models: dict[str, Model], said: str) -> None:
+    with pytest.raises(BadField) as caught:
+        make_plan({"method": method, "models": "some"}, models)
     assert caught.value.field == "models"
+    assert said in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("models", "wrong"),
+    [(DEFAULT_MODEL, DEFAULT_MODEL), ("sdxl-vae,reference-autoencoder", "sdxl-vae")],
+)
+def test_an_encoder_alone_is_no_model_of_the_diffusion_method(models: str, wrong: str) -> None:
+    with pytest.raises(BadField) as caught:
+        make_plan({"method": "diffusion", "models": models}, MODELS)
+    assert caught.value.field == "models"
+    assert caught.value.detail.startswith(f"models: {wrong} (diffusers-vae) does not fit method diffusion")
+    assert "edits; those are reference-ldm, " in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "models",
+    ["reference-ldm", "reference-ldm,reference-autoencoder", "sdxl-vae,reference-ldm", "reference-ldm,sdxl-inpaint"],
+)
+def test_an_editor_and_what_joins_it(models: str) -> None:
+    assert make_plan({"method": "diffusion", "models": models}, MODELS).models == tuple(models.split(","))
+
+
+def test_an_editor_has_an_encoder_too() -> None:
+    assert make_plan({"method": "encoder", "models": "reference-ldm"}, MODELS).models == ("reference-ldm",)
 
 
 def test_defaults() -> None:
@@ -93,6 +181,12 @@ def test_defaults() -> None:
     assert (plan.method, plan.models, plan.preset) == ("encoder", (DEFAULT_MODEL,), first.name)
     assert (plan.norm, plan.epsilon, plan.steps) == (first.norm, first.epsilon, first.steps)
     assert (plan.target, plan.format) == ("gray", "png")
+    assert (plan.prompts, plan.denoising_steps, plan.gradient_steps, plan.repeats, plan.masks) == ((), *[None] * 4)
+
+
+def test_defaults_of_the_diffusion_method() -> None:
+    plan = make_plan({"method": "diffusion"}, MODELS)
+    assert (plan.models, plan.preset, plan.target, plan.prompts) == (("reference-ldm",), "fast", "gray", ("",))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +195,8 @@ def test_defaults() -> None:
 def test_a_preset_brings_its_numbers(method: str, preset: str) -> None:
     expected = METHODS[method].preset(preset)
     plan = make_plan({"method": method, "preset": preset}, MODELS)
-    assert (plan.norm, plan.epsilon, plan.steps) == (expected.norm, expected.epsilon, expected.steps)
+    for name in ("norm", "epsilon", "steps", "denoising_steps", "gradient_steps", "repeats", "masks"):
+        assert getattr(plan, name) == getattr(expected, name)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +220,37 @@ def test_right_values(fields: dict[str, str], name: str, expected: object) -> No
     assert getattr(make_plan(fields, MODELS), name) == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "name", "expected"),
+    [
+        ({"prompt": "a cat"}, "prompts", ("a cat",)),
+        ({"prompt": " a cat \r\na dog\na cat\n"}, "prompts", ("a cat", "a dog")),
+        ({"prompt": ""}, "prompts", ("",)),
+        ({"prompt": "x" * MAX_PROMPT}, "prompts", ("x" * MAX_PROMPT,)),
+        (
+            {"prompt": "\n".join(str(number) for number in range(MAX_PROMPTS))},
+            "prompts",
+            tuple(map(str, range(MAX_PROMPTS))),
+        ),
+        ({"denoising_steps": "1"}, "denoising_steps", 1),
+        ({"denoising_steps": "1"}, "gradient_steps", 1),  # no more than there are
+        ({"denoising_steps": str(MAX_DENOISING)}, "denoising_steps", MAX_DENOISING),
+        ({"denoising_steps": str(MAX_DENOISING)}, "gradient_steps", 4),  # the preset's
+        ({"gradient_steps": "1"}, "gradient_steps", 1),
+        ({"denoising_steps": "30", "gradient_steps": "30"}, "gradient_steps", 30),
+        ({"repeats": str(MAX_REPEATS)}, "repeats", MAX_REPEATS),
+        ({"masks": "random"}, "masks", "random"),
+        ({"preset": "early", "masks": "given"}, "masks", "given"),
+        ({"preset": "photoguard", "repeats": "2"}, "repeats", 2),
+        ({"target": "noise"}, "target", "noise"),
+        ({"steps": str(MAX_STEPS)}, "steps", MAX_STEPS),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_right_values_of_a_method_that_edits(fields: dict[str, str], name: str, expected: object) -> None:
+    assert getattr(make_plan({"method": "diffusion"} | fields, MODELS), name) == expected
+
+
 def test_a_target_picture() -> None:
     assert make_plan({}, MODELS, target_image=True).target == "image"
     assert make_plan({"target": "image"}, MODELS, target_image=True).target == "image"
@@ -135,5 +261,12 @@ def test_seeds_are_drawn_anew() -> None:
 
 
 def test_a_plan_survives_its_own_json() -> None:
-    plan = make_plan({"seed": str(MAX_SEED), "epsilon": "7.65"}, MODELS)
-    assert type(plan).model_validate_json(plan.model_dump_json()) == plan
+    for fields in ({"epsilon": "7.65"}, {"method": "diffusion", "prompt": "a ü\nb", "masks": "random"}):
+        plan = make_plan({"seed": str(MAX_SEED)} | fields, MODELS)
+        assert type(plan).model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_a_plan_of_before_there_were_edits_is_still_read() -> None:
+    """What lies in a queue while a worker is replaced by a newer one."""
+    plan = make_plan({}, MODELS)
+    assert type(plan).model_validate_json(plan.model_dump_json(exclude={"prompts", *EDITED})) == plan

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.core.objective import Expectation, Objective, Parallel, Weighted
+from worker.core.objective import Balanced, Expectation, Objective, Parallel, Repeated, Weighted
 
 
 class Square(Objective):
@@ -38,6 +38,7 @@ TABLE = {
     "parallel": lambda: Parallel([Square(0.2), Texture(), Weighted(Square(1), 3)]),
     "parallel of sums": lambda: Parallel([Total(), Total()]),
     "parallel of one": lambda: Parallel([Texture()]),
+    "repeated": lambda: Repeated(Texture(), 3),
     "expectation": lambda: Expectation(Texture(), [lambda x: x.flip(-1)]),
     "nested": lambda: Weighted(Parallel([Expectation(Square(1), [lambda x: x * 0.5]), Texture()]), 2),
 }
@@ -86,19 +87,112 @@ def test_parallel_is_the_mean():
     )
 
 
-def test_parallel_keeps_one_graph_alive_at_a_time():
-    alive = 0
+class Graphs(Objective):
+    """Counts the graphs that are alive: what each evaluation saves for its gradient, until that is taken."""
 
-    class Watched(Square):
-        def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            nonlocal alive
-            alive += 1
-            assert alive == 1
-            value = super().value_and_grad(x)
-            alive -= 1
-            return value
+    def __init__(self) -> None:
+        self.alive, self.most, self.count = 0, 0, 0
 
-    Parallel([Watched(0), Watched(1)]).value_and_grad(X)
+    def loss(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return _Watched.apply(x, self).square().mean((1, 2, 3))
+
+
+class _Watched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, graphs):
+        ctx.graphs = graphs
+        if x.requires_grad:
+            graphs.alive += 1
+            graphs.most = max(graphs.most, graphs.alive)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.graphs.alive -= 1
+        return gradient * 2, None
+
+
+@pytest.mark.parametrize(
+    ("compose", "evaluations"),
+    [
+        (lambda one: Parallel([one, one]), 2),
+        (lambda one: Balanced([one, one, one]), 3),
+        (lambda one: Repeated(one, 5), 5),
+        (lambda one: Balanced([Repeated(one, 3), Parallel([one, one])]), 5),
+    ],
+)
+def test_one_graph_is_alive_at_a_time(compose, evaluations):
+    graphs = Graphs()
+    compose(graphs).value_and_grad(X)
+    assert (graphs.alive, graphs.most, graphs.count) == (0, 1, evaluations)
+
+
+def test_balanced_has_the_plain_mean_as_its_loss():
+    several = [Square(0.1), Texture(), Weighted(Square(1), 100)]
+    torch.testing.assert_close(Balanced(several).loss(X), Parallel(several).loss(X))
+    torch.testing.assert_close(Balanced(several).value_and_grad(X)[0], Parallel(several).loss(X))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 30, 1e8])
+def test_the_scale_of_one_objective_does_not_change_balanceds_direction(scale):
+    plain = Balanced([Square(0.1), Texture()]).value_and_grad(X)[1]
+    scaled = Balanced([Weighted(Square(0.1), scale), Texture()]).value_and_grad(X)[1]
+    torch.testing.assert_close(scaled, plain)
+
+
+def test_balanced_counts_each_images_gradients_alike():
+    first, second = Square(0.1), Texture()
+    gradient = Balanced([first, second]).value_and_grad(X)[1]
+    units = [slope / slope.abs().mean((1, 2, 3), keepdim=True) for _, slope in map(_evaluated, (first, second))]
+    torch.testing.assert_close(gradient, (units[0] + units[1]) / 2)
+    alone = Balanced([first, second]).value_and_grad(X[1:2])[1]
+    torch.testing.assert_close(gradient[1:2], alone)
+
+
+def _evaluated(objective: Objective) -> tuple[Tensor, Tensor]:
+    return objective.value_and_grad(X)
+
+
+def test_balanced_with_an_objective_that_is_flat():
+    class Flat(Objective):
+        def loss(self, x: Tensor) -> Tensor:
+            return x.mean((1, 2, 3)) * 0
+
+    gradient = Balanced([Flat(), Texture()]).value_and_grad(X)[1]
+    torch.testing.assert_close(gradient, Balanced([Texture()]).value_and_grad(X)[1] / 2)
+
+
+def test_repeated_is_the_mean_of_what_is_drawn():
+    class Drawn(Square):
+        count = 0
+
+        def loss(self, x: Tensor) -> Tensor:
+            self.count += 1
+            return super().loss(x) * self.count
+
+    torch.testing.assert_close(Repeated(Drawn(0), 3).loss(X), Square(0).loss(X) * 2)
+    value, gradient = Repeated(Drawn(0), 3).value_and_grad(X)
+    torch.testing.assert_close(value, Square(0).loss(X) * 2)
+    torch.testing.assert_close(gradient, Square(0).value_and_grad(X)[1] * 2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "gradients"),
+    [
+        (Square(0), 1),
+        (Repeated(Square(0), 7), 7),
+        (Repeated(Repeated(Square(0), 2), 3), 6),
+        (Weighted(Repeated(Square(0), 7), 2), 7),
+        (Expectation(Repeated(Square(0), 7), [lambda x: x]), 7),
+        (Expectation(Weighted(Repeated(Square(0), 7), 2), [lambda x: x]), 7),
+        (Parallel([Square(0), Square(1)]), 1),  # of each model one
+        (Parallel([Repeated(Square(0), 4), Square(1)]), 4),
+        (Balanced([Square(0), Repeated(Square(0), 5)]), 5),
+    ],
+)
+def test_gradients_are_counted(objective, gradients):
+    assert objective.gradients == gradients
 
 
 def test_expectation_takes_its_views_in_turn():
@@ -120,13 +214,20 @@ def test_expectation_takes_its_views_in_turn():
         (Expectation(Square(0), [lambda x: x]), False),
         (Weighted(Expectation(Square(0), [lambda x: x]), 2), False),
         (Parallel([Square(0), Expectation(Square(0), [lambda x: x])]), False),
+        (Balanced([Square(0), Square(1)]), True),
+        (Balanced([Square(0), Expectation(Square(0), [lambda x: x])]), False),
+        (Repeated(Square(0), 2), True),
+        (Repeated(Expectation(Square(0), [lambda x: x]), 2), False),
     ],
 )
 def test_repeatable(objective, repeatable):
     assert objective.repeatable is repeatable
 
 
-@pytest.mark.parametrize("make", [lambda: Parallel([]), lambda: Expectation(Square(0), [])])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Parallel([]), lambda: Balanced([]), lambda: Repeated(Square(0), 0), lambda: Expectation(Square(0), [])],
+)
 def test_nothing_to_compose_is_refused(make):
     with pytest.raises(ValueError, match="at least one"):
         make()

@@ -27,6 +27,18 @@ def test_targets(name, colours, targets):
     torch.testing.assert_close(made.expand(len(targets), 3, 4, 5), flat(*targets))
 
 
+def test_noise_is_uniform_and_always_the_same():
+    x = torch.zeros(2, 3, 40, 50)
+    made = target_picture("noise", x)
+    assert made.shape == (1, 3, 40, 50)
+    assert torch.equal(made, target_picture("noise", x[:1] + 0.7))
+    assert 0 <= made.min() < 0.01
+    assert 0.99 < made.max() <= 1
+    assert made.mean() == pytest.approx(0.5, abs=0.02)
+    assert made.std() == pytest.approx(12**-0.5, abs=0.02)
+    assert target_picture("noise", x.double()).dtype == torch.float64
+
+
 def test_every_listed_name_is_one():
     assert all(target_picture(name, flat((0.2, 0.3, 0.4))).shape == (1, 3, 4, 5) for name in PICTURES)
 

@@ -65,6 +65,51 @@ def test_a_view_keeps_what_it_does_not_reduce(shape):
     assert torch.equal(seen[..., -1, -1], x[..., -1, -1])
 
 
+@pytest.mark.parametrize(
+    ("size", "given", "box", "wanted"),
+    [
+        (None, (16, 24), (3, 7, 5, 9), (3, 7, 5, 9)),  # at the picture's own size: pixel by pixel
+        (64, (20, 13), (3, 7, 5, 9), (3, 7, 5, 9)),
+        (64, (20, 13), (0, 20, 0, 13), (0, 20, 0, 13)),  # all of the picture, none of its padding
+        (32, (64, 64), (16, 32, 20, 40), (8, 16, 10, 20)),
+        (32, (64, 64), (17, 31, 21, 39), (8, 16, 10, 20)),  # what is partly inside counts
+        (32, (64, 64), (17, 18, 21, 22), (8, 9, 10, 11)),
+        (32, (64, 64), (0, 0, 0, 0), (0, 0, 0, 0)),
+        (32, (64, 64), (0, 64, 0, 64), (0, 32, 0, 32)),
+    ],
+)
+def test_a_region_as_the_model_sees_it(size, given, box, wanted):
+    view, mask, seen = WorkingSize(size, 8), torch.zeros(1, 1, *given), torch.zeros(1, 1, *given)
+    mask[..., box[0] : box[1], box[2] : box[3]] = 1
+    found = view.region(mask)
+    assert found.shape[-2:] == view(rand(1, 3, *given)).shape[-2:]
+    seen = torch.zeros_like(found)
+    seen[..., wanted[0] : wanted[1], wanted[2] : wanted[3]] = 1
+    assert found.unique().tolist() in ([0, 1], [0], [1])
+    assert not (seen * (1 - found)).any()  # all of it is inside
+    beyond = F.max_pool2d(seen, 5, 1, 2) if (size or 99) < given[0] else seen  # the filter reaches a little further
+    assert not (found * (1 - beyond)).any()
+
+
+@quick
+@given(st.sampled_from([None, 16, 40, 64]), st.integers(1, 90), st.integers(1, 90), st.integers(0, 10**6))
+def test_what_is_inside_is_hardly_seen(size, height, width, seed):
+    """Where the model believes to see the picture, a region's pixel leaves the filter's faint tail at most."""
+    view, mask = WorkingSize(size, 8), (rand(1, 1, height, width, seed=seed) > 0.97).float()
+    x = rand(1, 3, height, width, seed=seed + 1)
+    region = view.region(mask)
+    repainted = torch.where(mask > 0, 1 - x, x)
+    down, right = view.shape(height, width)
+    seen = (view(x) - view(repainted)) * (1 - region)
+    assert seen[..., :down, :right].abs().max() < (0.25 if (down, right) != (height, width) else 1e-6)
+
+
+def test_each_mask_of_a_batch_is_its_own_region():
+    masks = (rand(3, 1, 50, 70) > 0.9).float()
+    view = WorkingSize(32, 8)
+    assert torch.equal(view.region(masks), torch.cat([view.region(mask) for mask in masks.split(1)]))
+
+
 RESIZES = [((40, 56), (16, 24)), ((40, 56), (80, 60)), ((65, 33), (8, 32)), ((300, 20), (37, 3)), ((5, 5), (1, 1))]
 
 
