@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
+from math import ceil
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from service.contracts.errors import BadField
 from worker.models.abilities import DEFAULT_OPTIONS, EditOptions
-from worker.models.latent import KLAutoencoder, LatentModel
+from worker.models.latent import KLAutoencoder, LatentModel, upcast
 from worker.models.texts import Texts
 
 EVERYTHING = 0.8  # strength with which an inpainting model repaints a whole picture, as img2img pipelines have it
@@ -33,7 +34,10 @@ class FirstPrediction(Exception):
 
 
 class DiffusionEditor:
-    """A loaded pipeline. `recompute` trades a third more time for the memory of all activations but one network's."""
+    """A loaded pipeline, but for its VAE in `dtype`.
+
+    `recompute` trades a third more time for the memory of all activations but one network's.
+    """
 
     def __init__(
         self,
@@ -48,17 +52,21 @@ class DiffusionEditor:
     ) -> None:
         self.name, self.size, self._defaults, self._device = name, size, defaults, device
         pipeline.set_progress_bar_config(disable=True)
-        pipeline.to(device)
         self._pipeline = pipeline
         denoiser: nn.Module = getattr(pipeline, "unet", None) or pipeline.transformer
-        vae_dtype = _upcast(pipeline.vae, dtype)
-        self._latent = LatentModel(name, KLAutoencoder(pipeline.vae), size=size, device=device, dtype=vae_dtype)
+        pipeline.to(device)
+        self._latent = LatentModel(
+            name, KLAutoencoder(pipeline.vae), size=size, device=device, dtype=upcast(pipeline, dtype)
+        )
         self.multiple = self._latent.multiple * (1 if hasattr(pipeline, "unet") else 2)  # transformers take 2x2 patches
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         self._run = inspect.unwrap(type(pipeline).__call__)  # diffusers turns gradients off around it
         self._texts = Texts(pipeline)
         self._call = 0
         self._gradient_steps: int | None = None
+        self._sees_picture = (
+            hasattr(pipeline, "unet") and pipeline.unet.config.in_channels > pipeline.vae.config.latent_channels
+        )
         self._first_only = False
         self._denoise = denoiser.forward
         self._recompute = recompute
@@ -111,12 +119,20 @@ class DiffusionEditor:
         generators: Sequence[torch.Generator],
         options: EditOptions = DEFAULT_OPTIONS,
     ) -> Tensor:
-        """What the network says at the first step, unguided: noise, velocity or flow, as it was trained to."""
+        """What the network says at the first step, unguided: noise, velocity or flow, as it was trained to.
+
+        Raises BadField besides where the strength is such that the network does not see the picture in that step.
+        """
         self._gradient_steps, self._first_only = None, True
         try:
             self._made(x, mask, prompts, generators, replace(options, guidance=1.0))
         except FirstPrediction as found:
-            return self._unpacked(found.value, x.shape[-2], x.shape[-1])
+            predicted = self._unpacked(found.value, x.shape[-2], x.shape[-1])
+            if x.requires_grad and torch.is_grad_enabled() and not predicted.requires_grad:
+                raise BadField(
+                    f"strength: at 1 {self.name} begins with noise alone; ask for less", field="strength"
+                ) from None
+            return predicted
         raise RuntimeError(f"the pipeline of {self.name} never called its denoiser")
 
     def _made(
@@ -133,20 +149,17 @@ class DiffusionEditor:
         self._texts.check(prompts, self.name)
         self._call = 0
         own = self._defaults
+        steps = options.steps or own.steps or self._parameters["num_inference_steps"].default
         strength = options.strength if options.strength is not None else own.strength
-        if self.takes_mask and mask is None:
-            mask = x.new_ones(1, 1, height, width)
-            strength = EVERYTHING if strength is None else strength
-        steps = options.steps or own.steps
-        self._check_steps(steps, strength)
+        region = x.new_ones(1, 1, height, width) if mask is None else mask.detach()
         asked = {
-            "mask_image": None if mask is None else mask.detach().expand(len(x), -1, -1, -1).to(self._device),
+            "mask_image": region.expand(len(x), -1, -1, -1).to(self._device),
             "height": height,
             "width": width,
             "num_inference_steps": steps,
             "guidance_scale": options.guidance if options.guidance is not None else own.guidance,
             "eta": options.eta,
-            "strength": strength,
+            "strength": self._strength(strength, steps, mask if self.takes_mask else None),
             "max_area": height * width,  # Kontext would make every picture a megapixel
             "_auto_resize": False,
         }
@@ -189,39 +202,22 @@ class DiffusionEditor:
         unpacked: Tensor = self._pipeline._unpack_latents(own, height, width, self._pipeline.vae_scale_factor)
         return unpacked
 
-    def _check_steps(self, steps: int | None, strength: float | None) -> None:
-        """Refuse a strength that leaves no step of so few."""
+    def _strength(self, strength: float | None, steps: int, mask: Tensor | None) -> float | None:
+        """How much of the picture is given up. Raises BadField where too few steps are left."""
         if "strength" not in self._parameters:
-            return
-        steps = self._parameters["num_inference_steps"].default if steps is None else steps
-        strength = self._parameters["strength"].default if strength is None else strength
-        if int(steps * strength) < 1:
+            return None
+        if strength is None:
+            strength = self._parameters["strength"].default
+            unseen = self._first_only and not self._sees_picture
+            if mask is None or unseen:  # a step must be left out, or the picture counts for nothing
+                strength = min(strength, EVERYTHING, (steps - 1) / steps)
+        left = ceil(steps * strength) if hasattr(self._pipeline, "transformer") else int(steps * strength)
+        if left < 1:
             raise BadField(
                 f"steps: {steps} at strength {strength:g} leave {self.name} no denoising step; ask for more of either",
                 field="steps",
             )
-
-
-def _upcast(vae: Any, dtype: torch.dtype) -> torch.dtype:
-    """A VAE that overflows in half precision runs in float32, casting at its doors. Returns what it runs in.
-
-    diffusers casts such a VAE back and forth around each call, which gradients that come back later do not survive.
-    """
-    if dtype == torch.float32 or not getattr(vae.config, "force_upcast", False):
-        return dtype
-    vae.register_to_config(force_upcast=False)
-    vae.float()
-    for name in ("encode", "decode"):
-        setattr(vae, name, _widened(getattr(vae, name)))
-    return torch.float32
-
-
-def _widened(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return function(x.float(), *args, **kwargs)
-
-    return call
+        return strength
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

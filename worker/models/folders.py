@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -52,8 +53,9 @@ def pipeline_trouble(folder: Path) -> str | None:
         return f"there is no {INDEX}, so it is no diffusers pipeline; a lone autoencoder is kind diffusers-vae"
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        parts = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None}
-    except (ValueError, AttributeError, IndexError):
+        entries = {name: entry for name, entry in index.items() if isinstance(entry, list)}
+        parts = [name for name, (library, _) in entries.items() if library is not None]
+    except (ValueError, AttributeError):
         return f"its {INDEX} is not the index of a diffusers pipeline"
     for name in parts:
         part = folder / name
@@ -63,9 +65,26 @@ def pipeline_trouble(folder: Path) -> str | None:
             if any(file.suffix in PICKLES for file in part.iterdir()):
                 return f"its {name} is there as a pickle only, which can run code; convert it to safetensors"
             return f"its {name} holds no safetensors"
-    if "vae" not in parts or not {"unet", "transformer"} & parts.keys():
+    if "vae" not in parts or not {"unet", "transformer"} & set(parts):
         return f"its {INDEX} ({index.get('_class_name')}) names no vae with a unet or transformer"
     return None
+
+
+def network(folder: Path, kind: str) -> Any:
+    """A network of diffusers, of the class `kind`, in its file's precision. Raises what `reading` takes care of."""
+    import diffusers  # seven seconds, so only when it is needed
+
+    found, told = getattr(diffusers, kind).from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        low_cpu_mem_usage=False,  # that way needs accelerate
+        variant=None if any(_precise(file) for file in folder.glob("*.safetensors")) else "fp16",
+        output_loading_info=True,
+    )
+    if told["missing_keys"]:  # diffusers leaves these as the memory happened to be
+        raise ValueError(f"{folder.name} lacks {', '.join(told['missing_keys'])}")
+    return found
 
 
 @contextmanager

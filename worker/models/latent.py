@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +71,30 @@ class KLAutoencoder(nn.Module):
         return (image + 1) / 2
 
 
+def upcast(pipeline: Any, dtype: torch.dtype) -> torch.dtype:
+    """A VAE that overflows in half precision runs in float32, casting at its doors. Returns what it runs in.
+
+    diffusers casts such a VAE back and forth around each call, which gradients that come back later do not survive.
+    Pipelines that never do so run theirs as it is, whatever its config says: `force_upcast` is on by default.
+    """
+    vae = pipeline.vae
+    if dtype == torch.float32 or not hasattr(pipeline, "upcast_vae") or not getattr(vae.config, "force_upcast", False):
+        return dtype
+    vae.register_to_config(force_upcast=False)
+    vae.float()
+    for name in ("encode", "decode"):
+        setattr(vae, name, _widened(getattr(vae, name)))
+    return torch.float32
+
+
+def _widened(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return function(x.float(), *args, **kwargs)
+
+    return call
+
+
 def load_latent_model(model: Model, folder: Path, device: torch.device) -> LatentModel:
     """Read a diffusers autoencoder folder that `registry.locate` found; its config names the class. Raises BadField."""
     with folders.reading(model.name):
@@ -86,11 +112,7 @@ def _network(model: Model, folder: Path) -> Network:
         except ValueError as error:
             raise BadField(f"models: {model.name}: {error}", field="models") from None
     if kind == "AutoencoderKL":
-        from diffusers import AutoencoderKL  # seven seconds to import, so only when it is needed
-
-        variant = "fp16" if ".fp16." in weights.name else None
-        vae = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True, variant=variant)
-        return KLAutoencoder(vae)
+        return KLAutoencoder(folders.network(folder, kind))
     raise BadField(
         f"models: {model.name} holds a {kind}; diffusers-vae takes an AutoencoderKL or an AutoencoderTiny",
         field="models",

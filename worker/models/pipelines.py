@@ -46,7 +46,7 @@ def _pipeline(model: Model, folder: Path) -> Any:
     import diffusers  # seven seconds, so only when an editor is loaded
 
     index = json.loads((folder / folders.INDEX).read_text(encoding="utf-8"))
-    name = str(index.get("_class_name"))
+    name, dtype = str(index.get("_class_name")), DTYPES[model.dtype]
     makers = {
         "diffusers-inpaint": diffusers.AutoPipelineForInpainting,
         "diffusers-img2img": diffusers.AutoPipelineForImage2Image,
@@ -54,17 +54,27 @@ def _pipeline(model: Model, folder: Path) -> Any:
     }
     if model.kind == "diffusers-instruct" and not any(word in name for word in INSTRUCTED):
         raise BadField(f"models: {model.name} is a {name}, which takes no instructions; {_fitting(name)}")
+    parts = {part: entry for part, entry in index.items() if isinstance(entry, list)}
+    if parts["vae"][1] not in AUTOENCODERS:
+        raise BadField(
+            f"models: the vae of {model.name} is of class {parts['vae'][1]}; "
+            f"an editor is run with {' or '.join(AUTOENCODERS)}"
+        )
     options: dict[str, Any] = {
-        "dtype": DTYPES[model.dtype],
+        "dtype": dtype,
         "local_files_only": True,
         "use_safetensors": True,
         "low_cpu_mem_usage": False,  # that way needs accelerate
         "variant": "fp16" if folders.half(folder) else None,
     }
-    options |= {part: None for part in UNUSED if part in index}
+    options |= {part: None for part, entry in parts.items() if part in UNUSED or entry[0] is None}
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
     with folders.reading(model.name):
+        for part, (library, kind) in parts.items():
+            if library == "diffusers" and part in ("unet", "transformer", "vae"):
+                network = folders.network(folder / part, kind)
+                options[part] = network if part == "vae" else network.to(dtype)
         try:
             pipeline = makers[model.kind].from_pretrained(folder, **options)
         except ValueError as error:
@@ -78,11 +88,6 @@ def _pipeline(model: Model, folder: Path) -> Any:
 
 def _checked(model: Model, pipeline: Any) -> Any:
     """Refuse networks that are another kind's; run one with wide latents through the pipeline made for them."""
-    if type(pipeline.vae).__name__ not in AUTOENCODERS:
-        raise BadField(
-            f"models: the vae of {model.name} is a {type(pipeline.vae).__name__}; "
-            f"an editor is run with {' or '.join(AUTOENCODERS)}"
-        )
     unet = getattr(pipeline, "unet", None)
     if unet is None:
         return pipeline

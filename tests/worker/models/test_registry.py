@@ -36,28 +36,29 @@ def hub_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "subfolder", "present"),
+    ("names", "subfolder", "told"),
     [
-        (["config.json", WEIGHTS], None, True),
-        (["config.json", FP16], None, True),
-        (["vae/config.json", f"vae/{WEIGHTS}"], "vae", True),
-        (["vae/config.json", f"vae/{WEIGHTS}"], None, False),
-        (["config.json", WEIGHTS], "vae", False),
-        (["config.json"], None, False),
-        ([WEIGHTS], None, False),
-        (["config.json", "diffusion_pytorch_model.bin"], None, False),
-        ([], None, False),
+        (["config.json", WEIGHTS], None, None),
+        (["config.json", FP16], None, None),
+        (["vae/config.json", f"vae/{WEIGHTS}"], "vae", None),
+        (["vae/config.json", f"vae/{WEIGHTS}"], None, "there is no config.json; "),
+        (["config.json", WEIGHTS], "vae", ""),
+        (["config.json"], None, "there are no safetensors; "),
+        ([WEIGHTS], None, "there is no config.json; "),
+        (["config.json", "diffusion_pytorch_model.bin"], None, "there are no safetensors; "),
+        ([], None, ""),
     ],
 )
-def test_a_folder(names, subfolder, present, tmp_path):
+def test_a_folder(names, subfolder, told, tmp_path):
     folder = lay(tmp_path / "model", *names)
     model = entry(str(folder), subfolder=subfolder)
     wanted = folder / subfolder if subfolder else folder
-    assert registry.locate(model) == (wanted if present else None)
-    if present:
+    assert registry.locate(model) == (wanted if told is None else None)
+    if told is None:
         assert registry.require(model) == wanted
     else:
-        with pytest.raises(ModelMissing, match="some is listed, but its weights are not here; put a diffusers folder"):
+        sentence = f"some is listed, but its weights are not here; {told}put a diffusers folder"
+        with pytest.raises(ModelMissing, match=sentence):
             registry.require(model)
 
 
@@ -97,7 +98,7 @@ def test_what_ships_is_here():
     model = load_models()["reference-autoencoder"]
     folder = registry.require(model)
     assert (folder / "config.json").is_file()
-    assert folder.parent.name == "weights"
+    assert "weights" in folder.parts
 
 
 def test_a_builtin_that_does_not_exist():
