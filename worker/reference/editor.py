@@ -85,6 +85,7 @@ def scheduler() -> Any:
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # without meaning for this spacing; the pipeline asks for it
         clip_sample=False,
         set_alpha_to_one=True,
     )

@@ -1,6 +1,7 @@
-"""The reference editor's vocabulary: a CLIP tokenizer whose merges make one token of each word that it was taught.
+"""The reference editor's vocabulary: a CLIP tokenizer whose merges come from the words that it was taught.
 
-Any other word falls apart into letters, so that every prompt can be read, if not understood.
+Most of these become one token, some a few, since pairs are merged in the order in which the words came. Any other word
+falls apart into letters, so that every prompt can be read, if not understood.
 """
 
 from __future__ import annotations
