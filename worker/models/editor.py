@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from service.contracts.errors import BadField
 from worker.models.abilities import DEFAULT_OPTIONS, EditOptions
 from worker.models.latent import KLAutoencoder, LatentModel, upcast
+from worker.models.quiet import quiet
 from worker.models.texts import Texts
 
 EVERYTHING = 0.8  # strength with which an inpainting model repaints a whole picture, as img2img pipelines have it
@@ -164,15 +165,16 @@ class DiffusionEditor:
             "_auto_resize": False,
         }
         known = {name: value for name, value in asked.items() if name in self._parameters and value is not None}
-        made: Tensor = self._run(
-            self._pipeline,
-            prompt=list(prompts),
-            image=x.to(self._device),
-            generator=list(generators),
-            output_type="pt",
-            return_dict=False,
-            **known,
-        )[0]
+        with quiet():  # where one text encoder reads a prompt to its end, it says that another does not
+            made: Tensor = self._run(
+                self._pipeline,
+                prompt=list(prompts),
+                image=x.to(self._device),
+                generator=list(generators),
+                output_type="pt",
+                return_dict=False,
+                **known,
+            )[0]
         return made.float()
 
     def _stepping(self) -> Callable[..., Any]:

@@ -78,9 +78,11 @@ def upcast(pipeline: Any, dtype: torch.dtype) -> torch.dtype:
     Pipelines that never do so run theirs as it is, whatever its config says: `force_upcast` is on by default.
     """
     vae = pipeline.vae
-    if dtype == torch.float32 or not hasattr(pipeline, "upcast_vae") or not getattr(vae.config, "force_upcast", False):
+    if not hasattr(pipeline, "upcast_vae") or not getattr(vae.config, "force_upcast", False):
         return dtype
     vae.register_to_config(force_upcast=False)
+    if dtype == torch.float32:
+        return dtype
     vae.float()
     for name in ("encode", "decode"):
         setattr(vae, name, _widened(getattr(vae, name)))

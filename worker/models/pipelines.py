@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from worker.models import folders
 from worker.models.abilities import EditOptions
 from worker.models.editor import DiffusionEditor
 from worker.models.latent import DTYPES
+from worker.models.quiet import quiet
 
 RECOMPUTE = 50_000_000  # parameters of a denoiser from which its activations are not kept
 INSTRUCTED = ("InstructPix2Pix", "Kontext", "ImageEdit", "EditPipeline")  # in the class names of instruct pipelines
@@ -28,7 +27,7 @@ def load_editor(model: Model, folder: Path, device: torch.device) -> DiffusionEd
 
     Raises BadField where the pipeline is not of this kind or its files are damaged.
     """
-    with _quiet():
+    with quiet():
         pipeline = _pipeline(model, folder)
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     return DiffusionEditor(
@@ -118,21 +117,3 @@ def _fitting(name: str) -> str:
     if any(word in name for word in INSTRUCTED):
         return "its kind is diffusers-instruct"
     return "kinds are diffusers-inpaint, diffusers-img2img and diffusers-instruct"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps to themselves what the libraries would rather have had installed, and their progress bars."""
-    import diffusers
-    import transformers
-
-    libraries: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
-    before = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, verbosity in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from service.contracts.errors import BadField, shown
+from worker.models.quiet import quiet
 
 KEPT = 64  # text embeddings, of each text encoder
 
@@ -35,7 +36,8 @@ class Texts:
     def check(self, prompts: Sequence[str], name: str) -> None:
         """Refuse what every text encoder of the model `name` would cut off. Raises BadField."""
         for prompt in set(prompts) - {""}:
-            lengths = [(len(tokenizer(prompt).input_ids) - longest, longest) for tokenizer, longest in self._readers]
+            with quiet():
+                lengths = [(len(reader(prompt).input_ids) - longest, longest) for reader, longest in self._readers]
             over, longest = min(lengths, default=(0, 0))
             if over > 0:
                 raise BadField(

@@ -297,6 +297,14 @@ def test_a_prompt_that_is_too_long(name, fits, longest, load, x, mask):
     assert bad.value.detail.startswith("prompt: 'a a a")
 
 
+@pytest.mark.parametrize("name", ["SDXL inpaint", "SD 3 inpaint", "FLUX img2img"])
+def test_editing_says_nothing(name, load, x, mask, caplog):
+    """Not even of a prompt that only some of the text encoders read to its end."""
+    words = 60 if name == "SDXL inpaint" else 100
+    load(name).edit(x, mask, ["a " * words] * 2, generators(), OPTIONS)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("height", "width"), [(36, 48), (32, 44)])
 @pytest.mark.parametrize("name", ["SD 1 inpaint", "InstructPix2Pix", "FLUX img2img"])
 def test_sides_that_do_not_divide(name, height, width, load, pictures):
