@@ -140,7 +140,7 @@ def _image(options: argparse.Namespace) -> None:
     fields = {name: getattr(options, name, None) for name in FIELDS}
     fields |= {"format": format, "models": ",".join(options.model) if options.model else None}
     if options.prompt:
-        fields["prompt"] = "\n".join(" ".join(prompt.split()) for prompt in options.prompt)
+        fields["prompt"] = "".join(" ".join(prompt.split()) + "\n" for prompt in options.prompt)
     target = _target_file(options.target)
     if target is not None:
         fields["target"] = None

@@ -36,7 +36,8 @@ def edit(
     generators = [torch.Generator().manual_seed(value) for value in seeds]
     region = None if mask is None else view.region(mask).to(x)
     with torch.no_grad():
-        made = model.edit(view(x), region, [prompt] * len(x), generators, options)
+        seen = view(x).clamp(0, 1)  # a bicubic filter overshoots, and editors take that for another range
+        made = model.edit(seen, region, [prompt] * len(x), generators, options)
         down, right = view.shape(height, width)
         made = made[..., :down, :right]
         return made if (down, right) == (height, width) else resize(made, (height, width)).clamp(0, 1)

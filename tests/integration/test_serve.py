@@ -53,6 +53,19 @@ def test_the_budget_holds_on_the_delivered_bytes_and_the_mask_is_untouched(
     assert report.gradient_evaluations == 4
 
 
+def test_an_attack_on_edits(client: Client, image: bytes, photograph: Image.Image, mask: Image.Image) -> None:
+    asked = {"method": "diffusion", "models": "painter,tiny", "prompt": "a cat\na dog", "repeats": 2, "steps": 3}
+    done = client.wait(client.submit(image, mask=png(mask), **asked).id, timeout=60)
+    report = done.report
+    assert report is not None
+    assert (report.method, report.models, report.prompts) == ("diffusion", ["painter", "tiny"], ["a cat", "a dog"])
+    assert (report.denoising_steps, report.repeats, report.gradient_evaluations, report.masks) == (4, 2, 6, "given")
+    assert report.loss_final < report.loss_initial
+    difference = ImageChops.difference(opened(client.image(done.id)).convert("RGB"), photograph)
+    assert 0 < max(high for _, high in difference.getextrema()) == report.linf_255 <= 8
+    assert ImageChops.multiply(difference, mask.convert("RGB")).getbbox() is None
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(client: Client, image: bytes) -> None:
     same, again, other = (client.immunize(image, steps=3, seed=seed) for seed in (11, 11, 12))
     assert same == again

@@ -132,6 +132,34 @@ def test_a_job_that_is_done(
     assert counted.get_sample_value("immunize_jobs_total", labels) == 1
 
 
+def test_a_job_that_runs_out_of_memory_fails_plainly_and_the_next_one_works(
+    gateway: TestClient, settings: Settings, image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from tests.worker.conftest import SmallEditor
+
+    edit, calls = SmallEditor.edit, []
+
+    def short_of_memory(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return edit(*given)
+
+    monkeypatch.setattr(SmallEditor, "edit", short_of_memory)
+    fields = {"method": "diffusion", "models": "painter", "steps": "3"}
+    jobs = [gateway.post("/immunize", files={"image": ("a", image)}, data=fields).json() for _ in range(2)]
+    counted = burst(settings)
+    failed, done = (gateway.get(job["links"]["self"]).json() for job in jobs)
+    assert (failed["status"], failed["error"]["type"], failed["attempts"]) == ("failed", "out-of-memory", 1)
+    assert failed["error"]["detail"].startswith("the device ran out of memory; ")
+    assert (done["status"], done["report"]["gradient_evaluations"]) == ("finished", 3)
+    for status in ("failed", "finished"):
+        labels = {"method": "diffusion", "model": "painter", "status": status}
+        assert counted.get_sample_value("immunize_jobs_total", labels) == 1
+
+
 @pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
 def test_the_picture_comes_in_the_format_that_was_asked_for(
     format: str, gateway: TestClient, settings: Settings, image: bytes

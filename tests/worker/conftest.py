@@ -79,6 +79,8 @@ class SmallEditor(SmallEncoder):
     ) -> Tensor:
         assert x.shape[-2] % self.multiple == x.shape[-1] % self.multiple == 0
         assert len(x) == len(prompts) == len(generators)
+        assert x.min() >= 0
+        assert x.max() <= 1
         assert mask is None or (mask.shape[-2:] == x.shape[-2:] and mask.dtype == x.dtype)
         latents = self.encode(x if mask is None else x * (1 - mask) + 0.5 * mask)
         noise = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]

@@ -73,6 +73,8 @@ def test_image(photo, photograph, tmp_path, capsys):
         ["--method", "noise"],
         ["--model", "tiny", "reference-autoencoder"],
         ["--model", "tiny", "--model", "reference-autoencoder"],
+        ["--method", "diffusion", "--model", "painter"],
+        ["--method", "diffusion", "--model", "painter", "tiny", "--preset", "early", "--prompt", "a cat"],
         ["--norm", "l2", "--epsilon", "200"],
         ["--epsilon", "7.65"],
     ],
@@ -177,6 +179,23 @@ WRONG = {
         f"seed {value}": (["photo.png", "-o", "out.png", "--seed", value], f"seed: '{value}'")
         for value in ("-1", "x", "99999999999999999999")
     },
+    **{
+        f"{option} {value!r} of edits": (
+            ["photo.png", "-o", "out.png", "--method", "diffusion", "--model", "painter", f"--{option}", value],
+            said,
+        )
+        for option, value, said in (
+            ("denoising-steps", "0", "denoising_steps: '0' is not a whole number from 1 to 100"),
+            ("gradient-steps", "9", "gradient_steps: 9 of 4 denoising steps"),
+            ("repeats", "many", "repeats: 'many' is not a whole number from 1"),
+            ("masks", "drawn", "masks: 'drawn' is not one of given, random"),
+            ("prompt", "x" * 1001, "prompt: at most 32 prompts"),
+            ("target", "zero", "target: 'zero' is not one of gray, noise, farthest, inverted"),
+            ("preset", "robust", "diffusion has no preset 'robust'; it has fast, early"),
+        )
+    },
+    "edits by an encoder": (["photo.png", "-o", "out.png", "--method", "diffusion"], "does not fit method diffusion"),
+    "repeats without edits": (["photo.png", "-o", "out.png", "--repeats", "2"], "encoder runs no edit"),
     "steps of noise": (["photo.png", "-o", "out.png", "--method", "noise", "--steps", "5"], "noise takes no steps"),
     "target": (["photo.png", "-o", "out.png", "--target", "magic"], "'magic' is neither"),
     "target that is no picture": (["photo.png", "-o", "out.png", "--target", "text.png"], "target: the file is not"),
@@ -259,6 +278,15 @@ def test_bad_usage_is_one_line_and_status_2(arguments, photo, capsys):
     assert told.err.count("\n") == 1
 
 
+def test_prompts_and_all_else_of_edits_are_in_the_report(photo, tmp_path):
+    how = ["--method", "diffusion", "--model", "painter", "--steps", "2", "--seed", "1", "--denoising-steps", "6"]
+    how += ["--gradient-steps", "2", "--repeats", "3", "--masks", "random", "--prompt", "a  cat\n", "--prompt", ""]
+    assert main(["image", "photo.png", "-o", "out.png", "--report", "r.json", *how, "--target", "noise"]) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    told = {"prompts": ["a cat", ""], "denoising_steps": 6, "gradient_steps": 2, "repeats": 3, "masks": "random"}
+    assert report | told | {"target": "noise", "gradient_evaluations": 6} == report
+
+
 def test_models(capsys, models_file):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -266,6 +294,10 @@ def test_models(capsys, models_file):
     assert set(load_models(models_file)) <= set(rows)
     assert rows["tiny"].split() == ["tiny", "diffusers-vae", "encodes,", "decodes", "64", "yes", "Apache-2.0"]
     assert any(line.startswith("absent: put a diffusers folder") for line in lines)
+    assert rows["painter"].split() == ["painter", "python", "encodes,", "denoises,", "edits", "64", "yes", "unknown"]
+    columns = {name: lines[0].index(name) for name in ("kind", "abilities", "size", "here", "licence")}
+    for name in load_models(models_file):
+        assert all(rows[name][column - 2 : column] == "  " != rows[name][column] for column in columns.values())
 
 
 def test_models_as_json(capsys, models_file):

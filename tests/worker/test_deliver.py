@@ -8,13 +8,13 @@ import torch
 from PIL import Image, ImageCms
 
 from service.contracts.catalog import load_models
-from service.contracts.errors import BadField
+from service.contracts.errors import BadField, OutOfMemory
 from service.contracts.pictures import Picture, read_picture
 from service.contracts.plan import make_plan
 from tests.helpers import opened, png
 from worker.attacks.encoder import EncoderAttack
 from worker.images import to_tensor
-from worker.immunization import deliver
+from worker.immunization import deliver, make_attack
 from worker.models.pool import Pool
 from worker.recipes import RECIPES
 
@@ -215,3 +215,95 @@ def test_what_on_step_raises_comes_through(models, pool, picture):
 
     with pytest.raises(Stopped):
         deliver(picture, None, None, make_plan(BASE, models), [pool.get("tiny")], CPU, on_step)
+
+
+EDITS = {"method": "diffusion", "models": "painter"}
+EDITED = ("prompts", "denoising_steps", "gradient_steps", "repeats", "masks")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"preset": "early"},
+        {"preset": "paper"},
+        {"preset": "photoguard", "repeats": "2"},
+        {"target": "noise", "prompt": "a cat\na dog"},
+        {"masks": "random", "denoising_steps": "1"},
+        {"norm": "l2", "epsilon": "300"},
+        {"models": "painter,tiny"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_report_of_an_attack_on_edits_is_true_of_the_file(masked, format, fields, run, models, pool, picture):
+    mask = region(picture.size, 20, 10, 50, 60) if masked else None
+    fields = EDITS | fields
+    delivery = run(picture, mask, format=format, **fields)
+    report, moved = delivery.report, difference(picture, delivery.data)
+    assert report.linf_255 == np.abs(moved).max() > 0
+    if format == "png":
+        assert (report.l2_255 if report.norm == "l2" else report.linf_255) <= report.epsilon
+        if masked:
+            assert not moved[10:60, 20:50].any()
+    plan = make_plan(BASE | fields | {"format": format}, models)
+    assert [getattr(report, name) for name in EDITED] == [
+        list(plan.prompts),
+        *(getattr(plan, name) for name in EDITED[1:]),
+    ]
+    assert report.gradient_evaluations == 6 * plan.repeats
+    assert (report.models, report.mask) == (list(plan.models), masked)
+
+    loaded, recipe = [pool.get(name) for name in plan.models], RECIPES["diffusion", plan.preset]
+    objective = make_attack(plan, loaded, recipe, plan.target).objective(
+        to_tensor(picture.pixels), None if mask is None else to_tensor(mask)
+    )
+    delivered = to_tensor(opened(delivery.data).convert("RGB"))
+    with torch.no_grad():
+        assert report.loss_initial == pytest.approx(objective.loss(to_tensor(picture.pixels)).item(), rel=1e-5)
+        assert report.loss_final == pytest.approx(objective.loss(delivered).item(), rel=1e-5)
+    if format == "png":
+        assert report.loss_final < report.loss_initial
+
+
+def test_a_picture_as_the_target_of_edits(run, picture):
+    delivery = run(picture, goal=Image.new("RGB", (31, 70), (200, 20, 20)), **EDITS, masks="random")
+    assert delivery.report.target == "image"
+    assert delivery.report.loss_final < delivery.report.loss_initial
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (70, 33), (200, 150)])
+def test_any_shape_of_edits(size, run, photograph):
+    report = run(Picture(photograph.resize(size)), **EDITS).report
+    assert (report.width, report.height) == size
+
+
+def test_attacks_without_edits_say_nothing_of_them(run, picture):
+    report = run(picture).report
+    assert [getattr(report, name) for name in EDITED] == [[], *[None] * 4]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "the device ran out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "the machine ran out of memory"),
+    ],
+)
+def test_memory_that_runs_out_in_the_middle_is_told_and_the_next_job_works(
+    error, told, run, pool, picture, monkeypatch
+):
+    wanted, painter, calls = run(picture, **EDITS).data, pool.get("painter"), []
+
+    def edit(*given):
+        calls.append(given)
+        if len(calls) == 5:
+            raise error
+        return type(painter).edit(painter, *given)
+
+    monkeypatch.setattr(painter, "edit", edit, raising=False)
+    with pytest.raises(OutOfMemory, match=f"{told}; send a smaller picture") as caught:
+        run(picture, **EDITS)
+    assert caught.value.status == 500
+    assert run(picture, **EDITS).data == wanted

@@ -64,7 +64,7 @@ class Edited(Objective):
 
     def loss(self, x: Tensor) -> Tensor:
         attack, draw = self._attack, self._draw()
-        seen = self._view(x)
+        seen = self._view(x).clamp(0, 1)  # a bicubic filter overshoots, and editors take that for another range
         mask = draw.mask(self._given(x), (seen.shape[-2], seen.shape[-1])).to(seen)
         prompts, generators = [draw.prompt(attack.prompts)] * len(x), draw.generators(len(x))
         if attack.kind == "early":

@@ -226,6 +226,7 @@ def test_right_values(fields: dict[str, str], name: str, expected: object) -> No
         ({"prompt": "a cat"}, "prompts", ("a cat",)),
         ({"prompt": " a cat \r\na dog\na cat\n"}, "prompts", ("a cat", "a dog")),
         ({"prompt": ""}, "prompts", ("",)),
+        ({"prompt": "a cat\n\n"}, "prompts", ("a cat", "")),  # each ends its line: nothing said is a prompt too
         ({"prompt": "x" * MAX_PROMPT}, "prompts", ("x" * MAX_PROMPT,)),
         (
             {"prompt": "\n".join(str(number) for number in range(MAX_PROMPTS))},

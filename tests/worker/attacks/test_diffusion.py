@@ -118,7 +118,7 @@ def test_the_loss_is_the_distance_of_the_finished_edit_from_the_target(target, d
     losses = []
     for number in range(MEASURED):
         generators = [torch.Generator().manual_seed(number) for _ in x]
-        made = model.edit(view(x), view.region(mask), [PROMPTS[number]] * 2, generators)
+        made = model.edit(view(x).clamp(0, 1), view.region(mask), [PROMPTS[number]] * 2, generators)
         mean_square = (made - view(goal).clamp(0, 1)).square().mean((1, 2, 3))
         losses.append(mean_square if distance == "squared" else mean_square.sqrt())
     attack = DiffusionAttack(model, TARGETS[target], prompts=PROMPTS, distance=distance)
