@@ -26,16 +26,18 @@ from worker.bench.output import circumstances, say, table, words
 from worker.bench.pictures import load_crops
 from worker.bench.subject import pick_editor
 from worker.core.budget import Linf
+from worker.files import destination
 from worker.immunization import immunize
 from worker.models.abilities import EditOptions
 from worker.recipes import FAST, RECIPES, UNIFORM
 
 PARTS = ("curves", "displacement")
-PRESETS = ("fast", "early", "photoguard")
+SHEETS = (".png", ".webp", ".jpg", ".jpeg")
 SHARES = (4, 2, 1)  # a preset is run at its steps divided by these
 PROMPTS = ("", "a red ball on sand")
 SEEDS = (5, 6)
 HOLE = 0.44  # of the side: the centred square that is edited
+LEAST = 16  # side of a picture with such a square
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,21 @@ def bench_diffusion(options: argparse.Namespace) -> None:
         )
     if options.count < 1 or options.share < 1:
         raise BadField("--count and --divide must be at least 1", field="count")
+    if options.sheet and "displacement" not in parts:
+        raise BadField("--sheet: the edits that it shows are those of the part displacement", field="sheet")
+    if options.sheet and options.sheet.suffix.lower() not in SHEETS:
+        raise BadField(f"--sheet: {options.sheet.name} must end in {', '.join(SHEETS)}", field="sheet")
+    with destination(options.sheet):
+        _bench(options, parts, presets)
+
+
+def _bench(options: argparse.Namespace, parts: Sequence[str], presets: Sequence[str]) -> None:
     name, model, device = pick_editor(options)
     size = options.size or getattr(model, "size", None) or 512
-    if size % getattr(model, "multiple", 8):
-        raise BadField(f"--size: {size} does not divide by {getattr(model, 'multiple', 8)}", field="size")
+    if size % getattr(model, "multiple", 8) or size < LEAST:
+        raise BadField(
+            f"--size: {size} does not divide by {getattr(model, 'multiple', 8)} or is below {LEAST}", field="size"
+        )
     x = load_crops(options.images, options.count, size, whole=True).to(device)
     mask = centred(size).to(device)
     source = options.images.name if options.images else "scikit-image's photographs"
@@ -124,7 +137,12 @@ def measure(preset: Preset, steps: int, model: Any, x: Tensor, mask: Tensor, eps
         steps=preset.denoising_steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=preset.gradient_steps
     )
     attack = DiffusionAttack(
-        model, options=how, kind=recipe.kind, repeats=preset.repeats or 1, distance=recipe.distance
+        model,
+        options=how,
+        kind=recipe.kind,
+        repeats=preset.repeats or 1,
+        distance=recipe.distance,
+        masks=preset.masks or "given",
     )
     common = DiffusionAttack(model, options=EditOptions(steps=4, guidance=7.5, eta=1.0)).objective(x, mask)
     if x.is_cuda:
