@@ -279,27 +279,26 @@ def plan_attack(fields: dict[str, str], models: list[object]) -> object:
 
 
 @pytest.mark.parametrize(
-    ("fields", "options"),
+    ("fields", "steps", "gradient_steps"),
     [
-        ({}, EditOptions(steps=4, guidance=3.0, eta=0.0, gradient_steps=4)),
-        ({"preset": "paper"}, EditOptions(steps=4, guidance=7.5, eta=1.0, gradient_steps=4)),
-        ({"denoising_steps": "9", "gradient_steps": "2"}, EditOptions(steps=9, guidance=3.0, gradient_steps=2)),
-        ({"denoising_steps": "2"}, EditOptions(steps=2, guidance=3.0, gradient_steps=2)),
-        (
-            {"preset": "early", "prompt": "\n".join(PROMPTS)},
-            EditOptions(steps=4, guidance=7.5, eta=1, gradient_steps=1),
-        ),
+        ({}, 4, 4),
+        ({"preset": "paper"}, 4, 4),
+        ({"denoising_steps": "9", "gradient_steps": "2"}, 9, 2),
+        ({"denoising_steps": "2"}, 2, 2),
+        ({"preset": "early", "prompt": "\n".join(PROMPTS)}, 4, 1),
+        ({"preset": "photoguard", "masks": "random"}, 4, 4),
     ],
     ids=str,
 )
-def test_the_attack_of_a_plan(fields, options, editor):
-    attack = plan_attack(fields, [editor()])
+def test_the_attack_of_a_plan(fields, steps, gradient_steps, editor):
+    attack, recipe = plan_attack(fields, [editor()]), RECIPES["diffusion", fields.get("preset", "fast")]
     assert isinstance(attack, DiffusionAttack)
-    assert attack.options == options
-    assert attack.prompts == (PROMPTS if "prompt" in fields else ("",))
-    assert (attack.kind, attack.masks) == (
-        ("early", "random") if fields.get("preset") == "early" else ("edit", "given")
+    assert attack.options == EditOptions(
+        steps=steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=gradient_steps
     )
+    assert attack.prompts == (PROMPTS if "prompt" in fields else ("",))
+    assert (attack.kind, attack.distance) == (recipe.kind, recipe.distance)
+    assert attack.masks == fields.get("masks", "random" if recipe.kind == "early" else "given")
 
 
 def test_the_attack_of_a_plan_with_an_encoder(editor, encoder):

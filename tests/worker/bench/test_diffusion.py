@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from service.cli import main
+from service.contracts.catalog import METHODS
 from tests.worker.conftest import SmallEditor
 from tests.worker.models import families
 from worker.bench import displacement, subject
@@ -46,43 +47,41 @@ def bench(*more: str) -> int:
 
 
 def test_tables_and_a_sheet_of_the_shipped_editor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert bench("--count", "1", "--divide", "30", "--presets", "fast,early", "--sheet", "sheet.png") == 0
+    quick = ("--count", "1", "--size", "64", "--divide", "30", "--presets", "fast,early")
+    assert bench(*quick, "--sheet", "sheet.png") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "editor reference-ldm" in lines[0]
-    assert "1 centre squares of scikit-image's photographs at 128x128" in lines[0]
+    assert "1 centre squares of scikit-image's photographs at 64x64" in lines[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     assert [row[0] for row in rows] == [
         *("preset", "fast", "early"),
         *("SSIM of the edit against the clean edit", "noise", "encoder fast", "diffusion fast", "diffusion early"),
     ]
-    assert [row[:3] for row in rows[1:3]] == [["fast", "2", "2"], ["early", "3", "3"]]
+    for row in rows[1:3]:
+        assert row[1] == row[2] == str(METHODS["diffusion"].preset(row[0]).steps // 30)
     passes = {row[0]: int(row[3]) for row in rows[1:3]}
-    assert passes["fast"] >= 2 * 4  # each gradient through four steps
-    assert 3 <= passes["early"] < passes["fast"]
+    assert 0 < passes["early"] < passes["fast"]  # each gradient through four steps
     sheet = Image.open(tmp_path / "sheet.png")
-    assert sheet.size == (128 * (1 + len(PROMPTS) * 5), 128)
+    assert sheet.size == (64 * (1 + len(PROMPTS) * 5), 64)
     assert not np.isnan(np.asarray(sheet, float)).any()
 
 
 def test_json_holds_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench("--model", "painter", "--count", "2", "--presets", "fast,early,photoguard", "--json") == 0
+    assert bench("--model", "painter", "--count", "2", "--presets", "fast,early", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     about = found["about"]
     assert (about["editor"], about["epsilon"]) == ("painter", 8)
     assert about["pictures"].startswith("2 centre squares of scikit-image's photographs at 64x64")
     runs = {(run["preset"], run["steps"]): run for run in found["curves"]}
-    assert list(runs) == [
-        *(("fast", 15), ("fast", 30), ("fast", 60)),
-        *(("early", 25), ("early", 50), ("early", 100)),
-        *(("photoguard", 50), ("photoguard", 100), ("photoguard", 200)),
-    ]
-    for (preset, steps), run in runs.items():
-        assert run["gradients"] == steps * (10 if preset == "photoguard" else 1)
+    presets = [METHODS["diffusion"].preset(name) for name in ("fast", "early")]
+    assert list(runs) == [(preset.name, preset.steps // share) for preset in presets for share in (4, 2, 1)]
+    for (_, steps), run in runs.items():
+        assert run["gradients"] == steps
         assert run["seconds"] > 0
         assert run["peak_memory_bytes"] > 2**20
-    assert 0 < runs["fast", 60]["loss_ratio"] < 1
+    assert 0 < runs["fast", presets[0].steps]["loss_ratio"] < 1
     rows = {row["attack"]: row for row in found["displacement"]}
-    assert list(rows) == ["noise", "encoder fast", "diffusion fast", "diffusion early", "diffusion photoguard"]
+    assert list(rows) == ["noise", "encoder fast", "diffusion fast", "diffusion early"]
     for row in rows.values():
         assert len(row["region"]) == len(row["whole"]) == len(row["psnr_db"]) == 2
         assert all(0 < value <= 1 for value in (*row["region"], *row["whole"]))
@@ -94,11 +93,13 @@ def test_one_part_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path, phot
     folder.mkdir()
     photograph.save(folder / "a.png")
     arguments = ["--model", "painter", "--images", str(folder), "--size", "48", "--divide", "100", "--json"]
-    assert bench(*arguments, "--parts", "curves", "--presets", "early") == 0
+    assert bench(*arguments, "--parts", "curves", "--presets", "photoguard") == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"about", "curves"}
     assert found["about"]["pictures"] == "1 centre squares of photographs at 48x48"
-    assert [run["steps"] for run in found["curves"]] == [1]
+    preset = METHODS["diffusion"].preset("photoguard")
+    steps = preset.steps // 100
+    assert [(run["steps"], run["gradients"]) for run in found["curves"]] == [(steps, steps * preset.repeats)]
     assert bench(*arguments, "--parts", "displacement", "--presets", "paper") == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"about", "displacement"}
