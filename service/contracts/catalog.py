@@ -43,6 +43,7 @@ class Preset(BaseModel):
     gradient_steps: int | None = None
     repeats: int | None = None
     masks: Masks | None = None
+    aims: bool = True  # whether it steers towards its method's target
 
 
 class Method(BaseModel):
@@ -144,8 +145,8 @@ DIFFUSION = Method(
             name="fast",
             norm="linf",
             epsilon=8,
-            steps=60,
-            description="Ours: momentum, one gradient a step",
+            steps=120,
+            description="Ours: momentum, one gradient of an unguided edit a step",
             denoising_steps=4,
             gradient_steps=4,
             repeats=1,
@@ -161,6 +162,7 @@ DIFFUSION = Method(
             gradient_steps=1,
             repeats=1,
             masks="random",
+            aims=False,
         ),
         Preset(
             name="paper",

@@ -77,7 +77,7 @@ def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_
         epsilon=_epsilon(fields["epsilon"], norm) if "epsilon" in fields else preset.epsilon,
         steps=_steps(fields["steps"], method) if "steps" in fields else preset.steps,
         seed=_integer("seed", fields["seed"], 0, MAX_SEED) if "seed" in fields else secrets.randbelow(2**53),
-        target=_target(fields.get("target"), method, target_image),
+        target=_target(fields.get("target"), method, preset, target_image),
         format=_word("format", fields.get("format", "png"), FORMATS),
         **_edited(fields, method, preset),
     )
@@ -182,10 +182,11 @@ def _integer(field: str, text: str, least: int, most: int) -> int:
     return int(text)
 
 
-def _target(name: str | None, method: Method, target_image: bool) -> str | None:
-    if not method.targets:
+def _target(name: str | None, method: Method, preset: Preset, target_image: bool) -> str | None:
+    if not method.targets or not preset.aims:
         if name is not None or target_image:
-            raise BadField(f"target: {method.name} has no target; leave the field out", field="target")
+            what = preset.name if method.targets else method.name
+            raise BadField(f"target: {what} has no target; leave the field out", field="target")
         return None
     named = tuple(target for target in method.targets if target != "image")
     if target_image:

@@ -91,7 +91,7 @@ def test_image_options(suffix, options, photo, tmp_path, capsys):
     assert opened((tmp_path / f"out.{suffix}").read_bytes()).size == (96, 80)
     assert report["mask"] is ("--mask" in options)
     assert report["target"] == {"--target": "image" if "other.jpg" in options else "inverted"}.get(
-        options[0], None if "noise" in options else "gray"
+        options[0], None if {"noise", "early"} & set(options) else "gray"
     )
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == (suffix.lower() in {"jpg", "jpeg"})

@@ -173,7 +173,8 @@ def test_the_shipped_editor_is_attacked(preset, name, capsys):
     assert (report["method"], report["preset"], report["models"]) == ("diffusion", preset, ["reference-ldm"])
     assert (report["prompts"], report["denoising_steps"], report["gradient_steps"]) == (["a red ball on sand"], 1, 1)
     assert (report["repeats"], report["masks"]) == (1, "given" if preset == "fast" else "random")
-    assert (report["gradient_evaluations"], report["mask"], report["target"]) == (2, True, "gray")
+    assert (report["gradient_evaluations"], report["mask"]) == (2, True)
+    assert report["target"] == ("gray" if preset == "fast" else None)
     assert report["loss_final"] < report["loss_initial"]
     original, made = (np.asarray(Image.open(path)).astype(int) for path in (f"{name}.png", "out.png"))
     inside = np.asarray(Image.open(f"{name}-mask.png")) > 0

@@ -64,11 +64,14 @@ class DiffusionEditor:
         self._run = inspect.unwrap(type(pipeline).__call__)  # diffusers turns gradients off around it
         self._texts = Texts(pipeline)
         self._call = 0
+        self.passes = 0  # of the denoiser, so far
         self._gradient_steps: int | None = None
         self._sees_picture = (
             hasattr(pipeline, "unet") and pipeline.unet.config.in_channels > pipeline.vae.config.latent_channels
         )
         self._first_only = False
+        if hasattr(pipeline, "unet"):
+            pipeline.unet.to(memory_format=torch.channels_last)
         self._denoise = denoiser.forward
         self._recompute = recompute
         for part in pipeline.components.values():
@@ -187,6 +190,7 @@ class DiffusionEditor:
     def _step(self, *args: Any, **kwargs: Any) -> Any:
         """One call of the denoiser: with gradient if it is among the last steps that carry it."""
         self._call += 1
+        self.passes += 1
         carries = self._gradient_steps
         if carries is not None and self._call <= self._pipeline.num_timesteps - carries:
             with torch.no_grad():

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
-from service.contracts.errors import BadField
-
-log = logging.getLogger(__name__)
 AUTOENCODER = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 INDEX = "model_index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 NETWORKS = ("unet", "transformer", "vae", "text_encoder")  # and those numbered after them
 NEEDED = (*NETWORKS, "tokenizer", "scheduler")  # where the index lists them
-DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError)
 
 
 def weights(folder: Path) -> Path | None:
@@ -30,13 +19,13 @@ def weights(folder: Path) -> Path | None:
 
 def half(folder: Path) -> bool:
     """Whether a network of this pipeline is there in half precision only."""
-    return not all(any(_precise(file) for file in files) for files in _networks(folder))
+    return not all(any(precise(file) for file in files) for files in _networks(folder))
 
 
 def size(folder: Path) -> int:
     """Bytes of the safetensors that loading a pipeline, or else an autoencoder, reads."""
     read = _networks(folder) or [[file] for file in [weights(folder)] if file is not None]
-    chosen = [[file for file in files if _precise(file)] or files for files in read]
+    chosen = [[file for file in files if precise(file)] or files for files in read]
     return sum(file.stat().st_size for files in chosen for file in files)
 
 
@@ -70,44 +59,12 @@ def pipeline_trouble(folder: Path) -> str | None:
     return None
 
 
-def network(folder: Path, kind: str) -> Any:
-    """A network of diffusers, of the class `kind`, in its file's precision. Raises what `reading` takes care of."""
-    import diffusers  # seven seconds, so only when it is needed
-
-    found, told = getattr(diffusers, kind).from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        low_cpu_mem_usage=False,  # that way needs accelerate
-        variant=None if any(_precise(file) for file in folder.glob("*.safetensors")) else "fp16",
-        output_loading_info=True,
-    )
-    if told["missing_keys"]:  # diffusers leaves these as the memory happened to be
-        raise ValueError(f"{folder.name} lacks {', '.join(told['missing_keys'])}")
-    return found
-
-
-@contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Makes a sentence of whatever the libraries raise over files that are cut off or do not fit together."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except DAMAGE as error:
-        log.warning("model %s cannot be read: %s", name, error)
-        raise BadField(
-            f"models: {name} cannot be read: its files are damaged or do not fit together; fetch them again",
-            field="models",
-        ) from error
-
-
 def _networks(folder: Path) -> list[list[Path]]:
     """The safetensors of each network of a pipeline."""
     parts = [part for part in folder.iterdir() if part.is_dir() and part.name.startswith(NETWORKS)]
     return [files for part in parts if (files := list(part.glob("*.safetensors")))]
 
 
-def _precise(file: Path) -> bool:
+def precise(file: Path) -> bool:
     """Whether weights are in full precision: the others' names say what they are, as in NAME.fp16.safetensors."""
     return file.name.count(".") == 1

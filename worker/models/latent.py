@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from service.contracts.catalog import Model
 from service.contracts.errors import BadField
 from worker.models import folders
+from worker.models.reading import network, reading
 from worker.models.tiny import TinyAutoencoder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -99,7 +100,7 @@ def _widened(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_latent_model(model: Model, folder: Path, device: torch.device) -> LatentModel:
     """Read a diffusers autoencoder folder that `registry.locate` found; its config names the class. Raises BadField."""
-    with folders.reading(model.name):
+    with reading(model.name):
         network = _network(model, folder)
     return LatentModel(model.name, network, size=model.size, device=device, dtype=DTYPES[model.dtype])
 
@@ -114,7 +115,7 @@ def _network(model: Model, folder: Path) -> Network:
         except ValueError as error:
             raise BadField(f"models: {model.name}: {error}", field="models") from None
     if kind == "AutoencoderKL":
-        return KLAutoencoder(folders.network(folder, kind))
+        return KLAutoencoder(network(folder, kind))
     raise BadField(
         f"models: {model.name} holds a {kind}; diffusers-vae takes an AutoencoderKL or an AutoencoderTiny",
         field="models",

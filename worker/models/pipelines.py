@@ -15,6 +15,7 @@ from worker.models.abilities import EditOptions
 from worker.models.editor import DiffusionEditor
 from worker.models.latent import DTYPES
 from worker.models.quiet import quiet
+from worker.models.reading import network, reading
 
 RECOMPUTE = 50_000_000  # parameters of a denoiser from which its activations are not kept
 INSTRUCTED = ("InstructPix2Pix", "Kontext", "ImageEdit", "EditPipeline")  # in the class names of instruct pipelines
@@ -69,11 +70,11 @@ def _pipeline(model: Model, folder: Path) -> Any:
     options |= {part: None for part, entry in parts.items() if part in UNUSED or entry[0] is None}
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
-    with folders.reading(model.name):
+    with reading(model.name):
         for part, (library, kind) in parts.items():
             if library == "diffusers" and part in ("unet", "transformer", "vae"):
-                network = folders.network(folder / part, kind)
-                options[part] = network if part == "vae" else network.to(dtype)
+                found = network(folder / part, kind)
+                options[part] = found if part == "vae" else found.to(dtype)
         try:
             pipeline = makers[model.kind].from_pretrained(folder, **options)
         except ValueError as error:

@@ -271,3 +271,10 @@ def test_a_plan_of_before_there_were_edits_is_still_read() -> None:
     """What lies in a queue while a worker is replaced by a newer one."""
     plan = make_plan({}, MODELS)
     assert type(plan).model_validate_json(plan.model_dump_json(exclude={"prompts", *EDITED})) == plan
+
+
+def test_early_steers_towards_nothing() -> None:
+    plan = make_plan({"method": "diffusion", "preset": "early"}, MODELS)
+    assert plan.target is None
+    with pytest.raises(BadField, match="target: early has no target"):
+        make_plan({"method": "diffusion", "preset": "early", "target": "gray"}, MODELS)
