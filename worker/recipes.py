@@ -50,9 +50,7 @@ ROBUST = Recipe(rule=Momentum(decay=0.8, consistency=0.5), schedule=cosine(1.4, 
 PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
 PHOTOGUARD = Recipe(rule=Sign(), schedule=linear(1 / 12, 1 / 1200), random_start=True, distance="norm")
 EDIT_FAST = Recipe(rule=Momentum(decay=0.8), schedule=cosine(0.6, 0.02), random_start=True, guidance=1.0, eta=0.0)
-EDIT_EARLY = Recipe(
-    rule=Momentum(decay=0.8, consistency=0.5), schedule=cosine(1.0, 0.1), random_start=True, kind="early"
-)
+EDIT_EARLY = Recipe(rule=Momentum(decay=0.8), schedule=cosine(0.6, 0.02), random_start=True, kind="early")
 EDIT_PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
 EDIT_PHOTOGUARD = Recipe(rule=Sign(), schedule=constant(1 / 16), random_start=False, distance="norm")
 UNIFORM = Recipe(rule=Sign(), schedule=constant(0), random_start=True)

@@ -157,11 +157,11 @@ DIFFUSION = Method(
             norm="linf",
             epsilon=8,
             steps=100,
-            description="Makes the first prediction large, no other step (DiffusionGuard); other regions each time",
+            description="Makes the first prediction large, no other step (DiffusionGuard)",
             denoising_steps=4,
             gradient_steps=1,
             repeats=1,
-            masks="random",
+            masks="given",
             aims=False,
         ),
         Preset(

@@ -298,7 +298,7 @@ def test_the_attack_of_a_plan(fields, steps, gradient_steps, editor):
     )
     assert attack.prompts == (PROMPTS if "prompt" in fields else ("",))
     assert (attack.kind, attack.distance) == (recipe.kind, recipe.distance)
-    assert attack.masks == fields.get("masks", "random" if recipe.kind == "early" else "given")
+    assert attack.masks == fields.get("masks", "given")
 
 
 def test_the_attack_of_a_plan_with_an_encoder(editor, encoder):
