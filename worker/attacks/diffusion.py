@@ -18,7 +18,7 @@ from torch import Tensor
 from worker.core.objective import Balanced, Objective, Parallel, Repeated
 from worker.core.region import drawn, unforeseen
 from worker.core.target import target_picture
-from worker.core.view import WorkingSize, resize
+from worker.core.view import WorkingSize, largest_size, resize
 from worker.models.abilities import Denoises, EditOptions, Edits
 
 Kind = Literal["edit", "early"]
@@ -137,8 +137,7 @@ class DiffusionAttack:
     @property
     def size(self) -> int | None:
         """The largest working size of its models, in pixels; None where one of them sees every pixel."""
-        sizes = [getattr(model, "size", None) for model in self._models]
-        return None if None in sizes else max(size for size in sizes if size is not None)
+        return largest_size(self._models)
 
     def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective:
         """What is reported: the mean over a few edits that are always the same."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worker.core.objective import Balanced, Objective
 from worker.core.target import target_picture
-from worker.core.view import WorkingSize, resize
+from worker.core.view import WorkingSize, largest_size, resize
 from worker.models.abilities import Encodes
 
 Distance = Literal["squared", "norm"]
@@ -89,8 +89,7 @@ class EncoderAttack:
     @property
     def size(self) -> int | None:
         """The largest working size of its models, in pixels; None where one of them sees every pixel."""
-        sizes = [getattr(model, "size", None) for model in self._models]
-        return None if None in sizes else max(size for size in sizes if size is not None)
+        return largest_size(self._models)
 
     def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective:
         """What to minimise for the originals x (N,3,H,W), with the sensitive region's mask (N,1,H,W) or None."""

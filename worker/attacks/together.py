@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from worker.core.objective import Balanced, Objective, Parallel
+from worker.core.view import largest_size
 
 
 class Attack(Protocol):
@@ -32,8 +33,7 @@ class Together:
 
     @property
     def size(self) -> int | None:
-        sizes = [getattr(attack, "size", None) for attack in self._attacks]
-        return None if None in sizes else max(size for size in sizes if size is not None)
+        return largest_size(self._attacks)
 
     def objective(self, x: Tensor, mask: Tensor | None = None) -> Objective:
         return Parallel([attack.objective(x, mask) for attack in self._attacks])

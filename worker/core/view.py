@@ -3,6 +3,7 @@ differentiable function of it, images (N,3,H,W) in, images (N,3,h,w) out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -53,6 +54,13 @@ class WorkingSize:
     def _side(self, length: float) -> int:
         whole = round(length / self.multiple) * self.multiple
         return whole if whole else max(1, round(length))
+
+
+def largest_size(models: Sequence[object]) -> int | None:
+    """The largest `size` of these models or attacks, in pixels; None where one of them sees every pixel."""
+    sizes: list[int | None] = [getattr(model, "size", None) for model in models]
+    known = [size for size in sizes if size is not None]
+    return max(known) if len(known) == len(sizes) else None
 
 
 def resize(x: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from worker.core.jpeg import Recompressed
 from worker.core.objective import chain
-from worker.core.view import Bounded, Shrunk, ShrunkAndBack, WorkingSize, _filter, pad, resize
+from worker.core.view import Bounded, Shrunk, ShrunkAndBack, WorkingSize, _filter, largest_size, pad, resize
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -211,3 +211,14 @@ def test_a_chain_is_one_view_after_the_other():
     x = rand(1, 3, 8, 8)
     assert torch.equal(chain(lambda seen: seen * 2, lambda seen: seen + 1)(x), x * 2 + 1)
     assert chain()(x) is x
+
+
+@pytest.mark.parametrize(
+    ("sizes", "largest"), [([64], 64), ([64, 256, 96], 256), ([None], None), ([64, None], None), ([None, 64], None)]
+)
+def test_the_largest_size_is_none_where_one_sees_every_pixel(sizes, largest):
+    assert largest_size([WorkingSize(size) for size in sizes]) == largest
+
+
+def test_what_has_no_size_sees_every_pixel():
+    assert largest_size([WorkingSize(64), object()]) is None
