@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worker.core.objective import Balanced, Objective, Parallel, Repeated
-from worker.core.region import drawn, unforeseen
+from worker.core.region import drawn, sides, unforeseen
 from worker.core.target import target_picture
 from worker.core.view import WorkingSize, largest_size, resize
 from worker.models.abilities import Denoises, EditOptions, Edits
@@ -28,6 +28,14 @@ FEW = EditOptions(steps=4, guidance=7.5)
 MEASURED = 2  # draws of noise that the reported loss is the mean of
 FRESH = 1_000_003  # where the draws of the optimisation begin, so that none is one of the measured
 NEAREST = 1e-12  # mean square below which a root has no slope worth the name: at zero it is infinite
+
+
+@dataclass(frozen=True)
+class Given:
+    """The given region (N,1,h,w) as a model sees it, and its `sides`."""
+
+    mask: Tensor
+    sides: list[float]
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,11 @@ class Draw:
         """One for each image, all alike: an image's result must not depend on its place in the batch."""
         return [torch.Generator().manual_seed(self.number) for _ in range(count)]
 
-    def mask(self, given: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    def mask(self, given: Given | None, shape: tuple[int, int]) -> Tensor:
         generator = torch.Generator().manual_seed(self.number)
         if given is None:
             return drawn(*shape, generator)
-        return given if self.masks == "given" else unforeseen(given, generator)
+        return given.mask if self.masks == "given" else unforeseen(given.mask, given.sides, generator)
 
 
 class Edited(Objective):
@@ -61,6 +69,7 @@ class Edited(Objective):
         self._view = WorkingSize(getattr(model, "size", None), getattr(model, "multiple", 8))
         self._original, self._mask = x, mask
         self._goals: dict[tuple[int, int], Tensor] = {}
+        self._regions: dict[tuple[int, int], Given] = {}
 
     def loss(self, x: Tensor) -> Tensor:
         attack, draw = self._attack, self._draw()
@@ -86,12 +95,17 @@ class Edited(Objective):
         self._count += 1
         return Draw(FRESH + self._count, self._attack.masks)
 
-    def _given(self, x: Tensor) -> Tensor | None:
-        """The given region as the model sees it in pictures of x's size."""
-        mask = self._mask
-        if mask is not None and mask.shape[-2:] != x.shape[-2:]:  # a view may have changed the size
-            mask = F.interpolate(mask, x.shape[-2:], mode="nearest")
-        return None if mask is None else self._view.region(mask)
+    def _given(self, x: Tensor) -> Given | None:
+        """The given region as the model sees it in pictures of x's size, made once a size."""
+        mask, shape = self._mask, (x.shape[-2], x.shape[-1])
+        if mask is None:
+            return None
+        if shape not in self._regions:
+            if mask.shape[-2:] != shape:  # a view may have changed the size
+                mask = F.interpolate(mask, shape, mode="nearest")
+            region = self._view.region(mask)
+            self._regions[shape] = Given(region, sides(region))
+        return self._regions[shape]
 
     def _goal(self, x: Tensor) -> Tensor:
         """The target as the model sees it in pictures of x's size, made once a size."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,10 +22,19 @@ def grown(mask: Tensor, radius: int) -> Tensor:
     return torch.where(kept, made, mask)
 
 
-def unforeseen(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The region as another hand would have drawn it: grown or shrunken by a random distance, each image's its own."""
+def sides(mask: Tensor) -> list[float]:
+    """Of each image's region: the side of the square of its area, in pixels. Waits for the device."""
+    return [float(one.sum().sqrt()) for one in mask.split(1)]
+
+
+def unforeseen(mask: Tensor, lengths: Sequence[float], generator: torch.Generator) -> Tensor:
+    """The region as another hand would have drawn it: grown or shrunken by a random distance, each image's its own.
+
+    `lengths`: the mask's `sides`, so that who asks for many of them reads those from the device once.
+    """
     reach = (float(torch.rand((), generator=generator)) * 2 - 1) * REACH
-    return torch.cat([grown(one, round(float(one.sum().sqrt()) * reach)) for one in mask.split(1)])
+    pairs = zip(mask.split(1), lengths, strict=True)
+    return torch.cat([grown(one, round(length * reach)) for one, length in pairs])
 
 
 def drawn(height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from service.contracts.catalog import METHODS, Preset
 from service.contracts.errors import BadField
 from service.contracts.plan import make_plan
+from worker.attacks import diffusion
 from worker.attacks.diffusion import FRESH, MEASURED, DiffusionAttack
 from worker.attacks.encoder import EncoderAttack
 from worker.attacks.together import Together
 from worker.core.budget import L2, Linf
 from worker.core.objective import Balanced
 from worker.core.pgd import Outcome
+from worker.core.region import sides, unforeseen
 from worker.core.target import target_picture
 from worker.core.view import WorkingSize, resize
 from worker.immunization import immunize, make_attack
@@ -190,6 +193,30 @@ def test_regions(masked, masks, varies, editor, pictures):
         assert all(torch.equal(region, mask) for region in measured)
         assert all(torch.equal(region * mask, mask) or torch.equal(region * mask, region) for region in optimised)
     assert all(torch.equal(one, two) for one, two in zip(measured, shown[-MEASURED:], strict=True))
+
+
+@pytest.mark.parametrize("masks", ["given", "random"])
+@pytest.mark.parametrize("size", [None, 32])
+def test_the_given_region_is_made_once_a_size(size, masks, editor, pictures, monkeypatch):
+    """Reading its area waits for the GPU, which an evaluation must not."""
+    made = []
+
+    def counted(mask: Tensor) -> list[float]:
+        made.append(mask)
+        return sides(mask)
+
+    monkeypatch.setattr(diffusion, "sides", counted)
+    model, mask = editor(size=size), torch.cat([box(40, 48), box(40, 48).flip(-1)])
+    objective = DiffusionAttack(model, masks=masks).training(pictures(2, 40, 48), mask)
+    shapes = [(40, 48), (20, 24), (40, 48), (20, 24), (21, 29), (40, 48)]
+    for shape in shapes:
+        objective.value_and_grad(pictures(2, *shape))
+    assert len(made) == 3
+    for number, (shape, told) in enumerate(zip(shapes, model.told, strict=True), 1):
+        region = WorkingSize(size, 8).region(F.interpolate(mask, shape, mode="nearest"))
+        generator = torch.Generator().manual_seed(FRESH + number)
+        wanted = region if masks == "given" else unforeseen(region, sides(region), generator)
+        assert torch.equal(told[2], wanted)
 
 
 @pytest.mark.parametrize("kind", ["edit", "early"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from worker.core.region import LEAST, MOST, drawn, grown, unforeseen
+from worker.core.region import LEAST, MOST, drawn, grown, sides, unforeseen
 
 
 def generator(seed: int) -> torch.Generator:
@@ -44,19 +44,25 @@ def test_every_image_of_a_batch_is_grown_by_itself():
         assert torch.equal(grown(masks, radius), torch.cat([grown(mask, radius) for mask in masks.split(1)]))
 
 
+def test_sides_are_those_of_squares_as_large_as_the_regions():
+    masks = torch.cat([box(16, 20, 4, 8, 2, 18), box(16, 20, 0, 5, 0, 5), box(16, 20, 0, 0, 0, 0)])
+    assert sides(masks) == [8, 5, 0]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_unforeseen_is_the_same_region_larger_or_smaller(seed):
     given = box(40, 50, 10, 30, 12, 40)
-    made = unforeseen(given, generator(seed))
+    made = unforeseen(given, sides(given), generator(seed))
     assert made.unique().tolist() == [0, 1]
     assert (made * given).equal(given) or (made * given).equal(made)
     assert 0.2 < made.sum() / given.sum() < 4
-    assert torch.equal(made, unforeseen(given, generator(seed)))
+    assert torch.equal(made, unforeseen(given, sides(given), generator(seed)))
 
 
 def test_unforeseen_varies():
     given = box(40, 50, 10, 30, 12, 40)
-    shares = [float(unforeseen(given, generator(seed)).sum() / given.sum()) for seed in range(30)]
+    lengths = sides(given)
+    shares = [float(unforeseen(given, lengths, generator(seed)).sum() / given.sum()) for seed in range(30)]
     assert min(shares) < 0.8
     assert max(shares) > 1.3
     assert len(set(shares)) > 8
@@ -65,9 +71,10 @@ def test_unforeseen_varies():
 @pytest.mark.parametrize("seed", range(4))
 def test_unforeseen_does_not_depend_on_the_batch(seed):
     small, large = box(40, 50, 10, 16, 12, 20), box(40, 50, 2, 30, 5, 45)
-    together = unforeseen(torch.cat([small, large]), generator(seed))
-    assert torch.equal(together[:1], unforeseen(small, generator(seed)))
-    assert torch.equal(together[1:], unforeseen(large, generator(seed)))
+    both = torch.cat([small, large])
+    together = unforeseen(both, sides(both), generator(seed))
+    assert torch.equal(together[:1], unforeseen(small, sides(small), generator(seed)))
+    assert torch.equal(together[1:], unforeseen(large, sides(large), generator(seed)))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (16, 200), (200, 16), (8, 8), (24, 32), (1, 1), (8, 4096)])
