@@ -79,6 +79,11 @@ def test_the_shipped_editor_repaints_the_region_and_keeps_the_rest():
     assert moved[~inside].mean() < 50  # half of 255 where it takes the picture for another range
 
 
+def test_one_step_will_do_for_a_region():
+    made = edited("photo.png", *SHIPPED, "--mask", "photo-mask.png", "--steps", "1")
+    assert (made != np.asarray(Image.open("photo.png"))).any()
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
 def test_formats(suffix):
     assert main(["edit", "photo.png", "-o", f"out.{suffix}", *QUICK]) == 0
@@ -99,6 +104,10 @@ WRONG = {
     "model that does not edit": (["photo.png", "-o", "out.png", "--model", "tiny"], "tiny does not edit; those that"),
     "model that is not here": (["photo.png", "-o", "out.png", "--model", "sdxl-inpaint"], "fetch them once with"),
     "prompt": (["photo.png", "-o", "out.png", *SHIPPED, "--prompt", "a cat " * 60], "tokens longer than the 77"),
+    "one step of everything": (
+        ["photo.png", "-o", "out.png", *SHIPPED, "--steps", "1"],
+        "steps: reference-ldm needs more than 1 of denoising here",
+    ),
     "input": (["nowhere.png", "-o", "out.png", *QUICK], "nowhere.png"),
     "mask": (["photo.png", "-o", "out.png", *QUICK, "--mask", "large-mask.png"], "203x150 but the image is 96x80"),
     "missing mask": (["photo.png", "-o", "out.png", *QUICK, "--mask", "nowhere.png"], "nowhere.png"),

@@ -212,12 +212,19 @@ class DiffusionEditor:
         """How much of the picture is given up. Raises BadField where too few steps are left."""
         if "strength" not in self._parameters:
             return None
+        asked = strength is not None
         if strength is None:
             strength = self._parameters["strength"].default
             unseen = self._first_only and not self._sees_picture
             if mask is None or unseen:  # a step must be left out, or the picture counts for nothing
                 strength = min(strength, EVERYTHING, (steps - 1) / steps)
         left = ceil(steps * strength) if hasattr(self._pipeline, "transformer") else int(steps * strength)
+        if left < 1 and not asked:
+            raise BadField(
+                f"steps: {self.name} needs more than {steps} of denoising here, since it skips the first to keep "
+                "something of the picture",
+                field="steps",
+            )
         if left < 1:
             raise BadField(
                 f"steps: {steps} at strength {strength:g} leave {self.name} no denoising step; ask for more of either",

@@ -323,6 +323,14 @@ def test_a_strength_that_leaves_no_step(name, load, x, mask):
     assert load(name).edit(x, mask, PROMPTS, generators(), options).isfinite().all()
 
 
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.kind != "diffusers-instruct"])
+def test_one_step_is_too_few_where_the_whole_picture_is_repainted(name, load, x):
+    with pytest.raises(BadField, match="steps: some needs more than 1 of denoising here, since it skips") as bad:
+        load(name).edit(x, None, PROMPTS, generators(), EditOptions(steps=1))
+    assert bad.value.field == "steps"
+    assert load(name).edit(x, None, PROMPTS, generators(), EditOptions(steps=4)).isfinite().all()
+
+
 def test_a_first_step_that_does_not_see_the_picture(load, x, mask):
     x.requires_grad_()
     with pytest.raises(BadField, match="strength: at 1 some begins with noise alone") as bad:
