@@ -34,6 +34,7 @@ from worker.recipes import FAST, RECIPES, UNIFORM
 PARTS = ("curves", "displacement")
 SHEETS = (".png", ".webp", ".jpg", ".jpeg")
 SHARES = (4, 2, 1)  # a preset is run at its steps divided by these
+SHARES_REPEATED = (10, 1)  # one that takes several gradients a step
 PROMPTS = ("", "a red ball on sand")
 SEEDS = (5, 6)
 HOLE = 0.44  # of the side: the centred square that is edited
@@ -95,7 +96,8 @@ def _bench(options: argparse.Namespace, parts: Sequence[str], presets: Sequence[
     if "curves" in parts:
         runs = []
         for preset in (METHODS["diffusion"].preset(named) for named in presets):
-            for share in SHARES if options.share == 1 else (options.share,):
+            shares = SHARES if (preset.repeats or 1) == 1 else SHARES_REPEATED
+            for share in shares if options.share == 1 else (options.share,):
                 run, images = measure(preset, max(1, preset.steps // share), model, x, mask, options.epsilon)
                 runs.append(run)
             immunized[f"diffusion {preset.name}"] = images
@@ -147,27 +149,28 @@ def measure(preset: Preset, steps: int, model: Any, x: Tensor, mask: Tensor, eps
     common = DiffusionAttack(model, options=EditOptions(steps=4, guidance=7.5, eta=1.0)).objective(x, mask)
     if x.is_cuda:
         torch.cuda.reset_peak_memory_stats(x.device)
-    began, before = time.perf_counter(), getattr(model, "passes", 0)
-    gradients, passes, seconds = 0, before, 0.0
+    with torch.no_grad():
+        first = common.loss(x)
+        began = _spent(model, x)
+        attack.objective(x, mask).loss(x)  # immunize looks at it once before its first step, which is no step's cost
+        looked, ended = _spent(model, x), _spent(model, x)
 
     def on_step(step: int, steps: int, _: Tensor) -> None:
-        nonlocal passes, seconds
+        nonlocal ended
         if step == steps:
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-            passes, seconds = getattr(model, "passes", 0), time.perf_counter() - began
+            ended = _spent(model, x)
 
     outcome = immunize(
         x, attack=attack, budget=Linf(epsilon / 255), steps=steps, mask=mask, recipe=recipe, on_step=on_step
     )
-    gradients = int(outcome.gradient_evaluations[0])
     with torch.no_grad():
-        first, last = common.loss(x), common.loss(outcome.images)
+        last = common.loss(outcome.images)
+    passes, seconds = (end - 2 * look + begin for end, look, begin in zip(ended, looked, began, strict=True))
     run = Run(
         preset=preset.name,
         steps=steps,
-        gradients=gradients,
-        passes=passes - before,
+        gradients=int(outcome.gradient_evaluations[0]),
+        passes=int(passes),
         seconds=seconds / len(x),
         loss_ratio=float((last / first).mean()),
         loss=float(last.mean()),
@@ -215,6 +218,13 @@ def _displacement(rows: Sequence[displacement.Displacement]) -> list[str]:
         cells = ["{:.3f} ± {:.3f}".format(*row.summary(values)) for values in (row.region, row.whole)]
         lines.append([row.attack, *cells, f"{statistics.fmean(row.psnr_db):.1f}"])
     return ["", *table(lines)]
+
+
+def _spent(model: Any, x: Tensor) -> tuple[float, float]:
+    """The denoiser's passes and the seconds so far."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return getattr(model, "passes", 0), time.perf_counter()
 
 
 def _peak(x: Tensor) -> int:
