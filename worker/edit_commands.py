@@ -30,7 +30,10 @@ def register(commands: Any) -> None:
     add_files(edit)
     edit.add_argument("--model", required=True, metavar="NAME", help="one of `immunize models` that edits")
     edit.add_argument(
-        "--mask", type=Path, metavar="M", help="same size; white = what is repainted (default everything)"
+        "--mask",
+        type=Path,
+        metavar="M",
+        help="same size; white = what is repainted (default everything; inpainters that take no words need one)",
     )
     edit.add_argument("--prompt", default="", metavar="TEXT", help="what to paint (default: nothing said)")
     edit.add_argument("--seed", type=int, default=0, metavar="S", help="of the editor's noise (default 0)")
@@ -57,6 +60,9 @@ def _edit(options: argparse.Namespace) -> None:
         what = "there is no such model" if model is None else f"{options.model} does not edit"
         raise BadField(f"--model: {what}; those that edit are {fitting or 'none here'}", field="model")
     format = output_format(options.output)
+    for name in () if model.takes_words else ("prompt", "steps", "guidance"):
+        if getattr(options, name) not in (None, ""):
+            raise BadField(f"--{name}: {options.model} takes none; it fills what the mask says, untold", field=name)
     if options.steps is not None and not 1 <= options.steps <= MAX_STEPS:
         raise BadField(f"--steps: {options.steps} is not from 1 to {MAX_STEPS}", field="steps")
     if not 0 <= options.seed <= MAX_SEED:

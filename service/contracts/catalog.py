@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.contracts.errors import BadField, shown
+from service.contracts.torchscript import inpaint_options
 
 Norm = Literal["linf", "l2"]
 Masks = Literal["given", "random"]
@@ -23,8 +24,11 @@ KINDS: Mapping[str, tuple[Ability, ...]] = {
     "diffusers-inpaint": EDITOR,
     "diffusers-img2img": EDITOR,
     "diffusers-instruct": EDITOR,
+    "torchscript-inpaint": ("edits",),
     "python": (),  # what its entry promises
 }
+PATHS = (".", "/", "~")  # what a source that is a path begins with
+Scalar = str | int | float | bool
 
 
 class Preset(BaseModel):
@@ -90,7 +94,7 @@ class Model(BaseModel):
     steps: Annotated[int | None, Field(ge=1, le=1000)] = None  # denoising steps of an edit, where none are asked for
     guidance: Annotated[float | None, Field(ge=0)] = None
     abilities: tuple[Ability, ...] = ()
-    options: dict[str, str | int | float | bool] = {}  # for the factory of kind python
+    options: dict[str, Scalar | list[Scalar]] = {}  # of kinds python and torchscript-inpaint
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Model:
@@ -101,11 +105,24 @@ class Model(BaseModel):
                 raise ValueError("the source of kind python is package.module:factory")
             if not self.abilities:
                 raise ValueError("kind python says what the model can do: abilities, of " + ", ".join(EDITOR))
-        elif self.abilities or self.options:
-            raise ValueError("abilities and options are for kind python; other kinds have theirs")
-        else:
-            object.__setattr__(self, "abilities", KINDS[self.kind])  # frozen to everybody else
+            return self
+        if self.abilities:
+            raise ValueError("abilities are for kind python; other kinds have theirs")
+        if not self.takes_words:
+            inpaint_options(self.options, self.size)
+            if self.steps is not None or self.guidance is not None:
+                raise ValueError(f"steps and guidance are for kinds that are told in words; {self.kind} is not")
+            if not self.source.startswith((*PATHS, "builtin:")) and not self.subfolder:
+                raise ValueError("subfolder names the file in a hub id's repository; a path begins with /, ./ or ~")
+        elif self.options:
+            raise ValueError("options are for kind python and kind torchscript-inpaint")
+        object.__setattr__(self, "abilities", KINDS[self.kind])  # frozen to everybody else
         return self
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether an edit by this model has a prompt, denoising steps and guidance."""
+        return self.kind != "torchscript-inpaint"
 
 
 ENCODER = Method(

@@ -53,7 +53,7 @@ DEFAULT_OPTIONS = EditOptions()
 
 @runtime_checkable
 class Edits(Protocol):
-    """An editor that is told in words what to paint."""
+    """An editor that is told in words what to paint, or fills the region without being told."""
 
     def edit(
         self,

@@ -18,6 +18,7 @@ from service.contracts.errors import BadField, OutOfMemory
 from worker.models import folders, registry
 from worker.models.custom import load_custom
 from worker.models.latent import load_latent_model
+from worker.models.torchscript import load_inpainter
 
 log = logging.getLogger(__name__)
 SHARE = 0.5  # of the device's memory that models may fill by default; the rest is for activations
@@ -62,7 +63,7 @@ class Pool:
             if name in self._loaded:
                 self._loaded[name] = self._loaded.pop(name)
                 continue
-            self._make_room(_weight(places[name]), keep=names)
+            self._make_room(_weight(self.models[name].kind, places[name]), keep=names)
             try:
                 model = _loader(self.models[name].kind)(self.models[name], places[name], self.device)
             except torch.OutOfMemoryError as error:
@@ -99,15 +100,17 @@ class Pool:
 
 def memory_of(model: Any) -> int:
     """Bytes of all tensors that a model is made of, those that it shares with itself counted once."""
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # kept, or another object might get the number of one that is gone
     total, waiting = 0, [model]
     while waiting:
         part = waiting.pop()
         if id(part) in seen:
             continue
-        seen.add(id(part))
+        seen[id(part)] = part
         if isinstance(part, Tensor):
             total += part.numel() * part.element_size()
+        elif isinstance(part, torch.jit.ScriptModule):  # what it holds is not in its __dict__
+            waiting += [*part.parameters(), *part.buffers()]
         elif isinstance(part, Mapping):
             waiting += part.values()
         elif isinstance(part, list | tuple):
@@ -117,8 +120,10 @@ def memory_of(model: Any) -> int:
     return total
 
 
-def _weight(place: Path) -> int:
+def _weight(kind: str, place: Path) -> int:
     """About the bytes that loading it will take."""
+    if kind == "torchscript-inpaint":
+        return place.stat().st_size
     return folders.size(place) if place.is_dir() else 0
 
 
@@ -129,7 +134,11 @@ def _device_memory(device: torch.device) -> int:
 
 
 def _loader(kind: str) -> Loader:
-    loaders: dict[str, Loader] = {"diffusers-vae": load_latent_model, "python": load_custom}
+    loaders: dict[str, Loader] = {
+        "diffusers-vae": load_latent_model,
+        "torchscript-inpaint": load_inpainter,
+        "python": load_custom,
+    }
     if kind in loaders:
         return loaders[kind]
     from worker.models.pipelines import load_editor  # imports much, and only editors need it

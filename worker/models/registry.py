@@ -6,15 +6,15 @@ import importlib.util
 from importlib.resources import files
 from pathlib import Path
 
-from service.contracts.catalog import Model
+from service.contracts.catalog import PATHS, Model
 from service.contracts.errors import ModelMissing
-from worker.models import folders
+from worker.models import archive, folders
 
 
 def locate(model: Model) -> Path | None:
     """The folder that holds the model, complete and in safetensors, or None if there is none on this machine.
 
-    For kind python it is the module's file."""
+    For kind torchscript-inpaint it is the TorchScript file, for kind python the module's file."""
     place = _place(model)
     return place if place is not None and _trouble(model, place) is None else None
 
@@ -41,25 +41,32 @@ def _remedy(model: Model) -> str:
         return "install the package that its source names"
     if model.source.startswith("builtin:"):
         return "install the complete package, weights included"
-    if _is_folder(model.source):
+    if model.source.startswith(PATHS):
+        if model.kind == "torchscript-inpaint":
+            return "put the TorchScript file where its source says"
         index = "config.json" if model.kind == "diffusers-vae" else folders.INDEX
         return f"put a diffusers folder ({index} and safetensors) where its source says"
     revision = f" --revision {model.revision}" if model.revision else ""
-    return f"fetch them once with `hf download {model.source}{revision}` on every worker"
+    file = f" {model.subfolder}" if model.kind == "torchscript-inpaint" else ""
+    return f"fetch them once with `hf download {model.source}{file}{revision}` on every worker"
 
 
 def _place(model: Model) -> Path | None:
     if model.kind == "python":
         return _module(model.source)
-    folder = _root(model)
-    if folder is not None and model.subfolder:
-        folder = folder / model.subfolder
-    return folder if folder is not None and folder.is_dir() else None
+    place = _root(model)
+    if place is not None and model.subfolder:
+        place = place / model.subfolder
+    if place is None or not place.exists():
+        return None
+    return place if place.is_dir() or model.kind == "torchscript-inpaint" else None
 
 
 def _trouble(model: Model, place: Path) -> str | None:
     if model.kind == "python":
         return None
+    if model.kind == "torchscript-inpaint":
+        return archive.trouble(place)
     autoencoder = model.kind == "diffusers-vae"
     return folders.autoencoder_trouble(place) if autoencoder else folders.pipeline_trouble(place)
 
@@ -76,13 +83,9 @@ def _module(source: str) -> Path | None:
 def _root(model: Model) -> Path | None:
     if model.source.startswith("builtin:"):
         return Path(str(files("worker.reference").joinpath("weights", model.source.removeprefix("builtin:"))))
-    if _is_folder(model.source):
+    if model.source.startswith(PATHS):
         return Path(model.source).expanduser()
     return _cached(model)
-
-
-def _is_folder(source: str) -> bool:
-    return source.startswith((".", "/", "~"))
 
 
 def _cached(model: Model) -> Path | None:

@@ -8,8 +8,11 @@ import pytest
 
 from service.contracts.catalog import DEFAULT_MODEL, KINDS, METHODS, load_models
 from service.contracts.errors import BadField
+from service.contracts.torchscript import inpaint_options
 
 ENTRY = 'kind = "diffusers-vae"\nsource = "/somewhere"\n'
+FILE = 'kind = "torchscript-inpaint"\nsource = "/some/where.pt"\n'
+RANGES = "expected [0, 1], [-1, 1] or [0, 255]"
 WRONG = {
     "not toml": ("[a\n", "is not TOML"),
     "unknown kind": ('[a]\nkind = "pickle"\nsource = "x"\n', "[a] kind 'pickle' is not one of diffusers-vae"),
@@ -28,6 +31,37 @@ WRONG = {
     "guidance": (f"[a]\n{ENTRY}guidance = -1.0\n", "[a] guidance:"),
     "abilities of a kind that has its own": (f'[a]\n{ENTRY}abilities = ["edits"]\n', "are for kind python"),
     "options of a kind that takes none": (f"[a]\n{ENTRY}options = {{ width = 3 }}\n", "are for kind python"),
+    "abilities of a torchscript file": (f'[a]\n{FILE}abilities = ["edits"]\n', "[a] abilities are for kind python"),
+    "steps of a torchscript file": (f"[a]\n{FILE}steps = 4\n", "[a] steps and guidance are for kinds that are told"),
+    "guidance of a torchscript file": (f"[a]\n{FILE}guidance = 4.0\n", "[a] steps and guidance are for"),
+    "a repository without the file in it": (
+        '[a]\nkind = "torchscript-inpaint"\nsource = "org/name"\n',
+        "[a] subfolder names the file in a hub id's repository; a path begins with",
+    ),
+    **{
+        f"torchscript options {options}": (f"[a]\n{FILE}options = {{ {options} }}\n", f"[a] {told}")
+        for options, told in {
+            "colour = 1": "options.colour: ",
+            "range = [0, 2]": f"options.range: {RANGES}",
+            "range = 1": f"options.range: {RANGES}",
+            "range = [0, 1, 1]": f"options.range: {RANGES}",
+            "output_range = [1, 0]": f"options.output_range: {RANGES}",
+            'range = "[0, 1]"': f"options.range: {RANGES}",
+            'mask = "white"': "options.mask: ",
+            "mask = 1": "options.mask: ",
+            "multiple = 0": "options.multiple: ",
+            "multiple = 8.0": "options.multiple: ",
+            "multiple = 2000": "options.multiple: ",
+            'blank = "yes"': "options.blank: ",
+            "random = 1": "options.random: ",
+            "square = true": "options.square: say the size of these squares",
+            "range = { low = 0 }": "options.range",
+        }.items()
+    },
+    "squares that do not divide": (
+        f"[a]\n{FILE}size = 72\noptions = {{ square = true, multiple = 32 }}\n",
+        "[a] options.multiple: 32 does not divide the size 72",
+    ),
     "python without abilities": ('[a]\nkind = "python"\nsource = "a.b:c"\n', "says what the model can do: abilities"),
     "an ability that is none": (
         '[a]\nkind = "python"\nsource = "a.b:c"\nabilities = ["flies"]\n',
@@ -84,6 +118,41 @@ def test_a_kinds_abilities(kind: str, tmp_path: Path) -> None:
     abilities = load_models(file)["mine"].abilities
     assert abilities == (KINDS[kind] or ("denoises", "edits"))
     assert ("edits" in abilities) is (kind != "diffusers-vae")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        FILE,
+        f"{FILE}size = 512\ndtype = 'float16'\nlicence = 'MIT'\n",
+        f"{FILE}options = {{ range = [-1, 1], output_range = [0.0, 255.0], mask = 'known', multiple = 1 }}\n",
+        f"{FILE}size = 512\noptions = {{ square = true, blank = true, random = true }}\n",
+        'kind = "torchscript-inpaint"\nsource = "org/name"\nsubfolder = "big-lama.pt"\n',
+        'kind = "torchscript-inpaint"\nsource = "~/big-lama.pt"\n',
+        'kind = "torchscript-inpaint"\nsource = "builtin:lama.pt"\n',
+    ],
+)
+def test_torchscript_files(lines: str, tmp_path: Path) -> None:
+    (tmp_path / "models.toml").write_text(f"[mine]\n{lines}", encoding="utf-8")
+    model = load_models(tmp_path / "models.toml")["mine"]
+    assert model.abilities == ("edits",)
+    assert not model.takes_words
+    assert all(model.takes_words for model in load_models().values() if model.kind != "torchscript-inpaint")
+
+
+def test_the_conventions_of_a_torchscript_file_have_defaults() -> None:
+    made = inpaint_options({}, None)
+    assert (made.range, made.output_range, made.mask, made.multiple) == ((0, 1), None, "hole", 8)
+    assert (made.square, made.blank, made.random) == (False, False, False)
+
+
+def test_options_of_kind_python_may_be_lists(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    options = "options = { sizes = [1, 2], names = ['a'], share = 0.5, deep = true }"
+    file.write_text(f"[mine]\nkind = 'python'\nsource = 'a.b:c'\nabilities = ['edits']\n{options}\n", encoding="utf-8")
+    given = load_models(file)["mine"].options
+    assert given == {"sizes": [1, 2], "names": ["a"], "share": 0.5, "deep": True}
+    assert given["deep"] is True
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
