@@ -1,55 +1,20 @@
-"""Kind torchscript-inpaint: files of every convention, loaded as an operator's models file names them."""
+"""Kind torchscript-inpaint: what inpainters of every convention make of pictures."""
 
 from __future__ import annotations
-
-import json
-from zipfile import ZipFile
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from service.contracts.catalog import load_models
-from service.contracts.errors import BadField, ModelMissing, OutOfMemory
+from service.contracts.errors import BadField, OutOfMemory
 from tests.worker.models import exports
 from worker.editing import edit
 from worker.memory import enough_memory
-from worker.models import pool as pool_module
-from worker.models import registry
 from worker.models.abilities import Decodes, Denoises, Edits, Encodes
-from worker.models.pool import Pool, memory_of
 from worker.models.torchscript import reflected
 
-CPU = torch.device("cpu")
 RANGES = ([0, 1], [-1, 1], [0, 255])
 SHAPES = ((24, 32), (23, 41), (8, 8), (7, 3), (1, 1), (1, 50), (65, 9))
-
-
-@pytest.fixture
-def models(tmp_path):
-    """models(file, size, dtype, subfolder, **options): a registry with an entry `some` for that file."""
-
-    def made(file, *, options=None, **fields):
-        given = {"kind": "torchscript-inpaint", "source": str(file), **fields}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in given.items()]
-        lines += ["[some.options]", *(f"{name} = {json.dumps(value)}" for name, value in (options or {}).items())]
-        (tmp_path / "models.toml").write_text("\n".join(["[some]", *lines]), encoding="utf-8")
-        return load_models(tmp_path / "models.toml")
-
-    return made
-
-
-@pytest.fixture
-def load(models, tmp_path):
-    """load(network, **options): its file's inpainter, by the ordinary path. The entry's own fields are `fields`."""
-
-    def loaded(network, fields=None, **options):
-        file = network
-        if isinstance(network, torch.nn.Module):
-            file = exports.save(network, tmp_path / "inpainter.pt")
-        return Pool(models(file, options=options, **(fields or {})), CPU).get("some")
-
-    return loaded
 
 
 def hole(height, width, count=1):
@@ -64,38 +29,38 @@ def painted(model, x, mask, seeds=None):
     return model.edit(x, mask, [""] * len(x), [torch.Generator().manual_seed(seed) for seed in seeds])
 
 
-def test_it_edits_and_no_more(load):
-    model = load(exports.Paints(), {"size": 64})
+def test_it_edits_and_no_more(load_torchscript):
+    model = load_torchscript(exports.Paints(), {"size": 64})
     assert isinstance(model, Edits)
     assert not isinstance(model, Encodes | Decodes | Denoises)
     assert (model.name, model.size, model.multiple) == ("some", 64, 1)
-    assert load(exports.Paints()).size is None
+    assert load_torchscript(exports.Paints()).size is None
 
 
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("given", [None, *RANGES])
 @pytest.mark.parametrize("taken", [None, *RANGES])
-def test_every_convention_gives_the_same_picture(taken, given, known, load, pictures):
+def test_every_convention_gives_the_same_picture(taken, given, known, load_torchscript, pictures):
     x, mask = pictures(2, 24, 32), hole(24, 32, 2)
     options = {"range": taken, "output_range": given, "mask": "known" if known else None}
     network = exports.Exported(taken or [0, 1], given or taken or [0, 1], known)
-    model = load(network, **{name: value for name, value in options.items() if value})
+    model = load_torchscript(network, **{name: value for name, value in options.items() if value})
     torch.testing.assert_close(painted(model, x, mask), x * (1 - mask) + exports.Paints()(x, mask) * mask)
 
 
 @pytest.mark.parametrize("sense", ["hole", "known"])
-def test_what_a_mask_tells(sense, load, pictures):
+def test_what_a_mask_tells(sense, load_torchscript, pictures):
     x, mask = pictures(1, 24, 32), hole(24, 32)
-    made = painted(load(exports.Told(), mask=sense), x, mask)
+    made = painted(load_torchscript(exports.Told(), mask=sense), x, mask)
     assert torch.equal(made, torch.where(mask > 0, torch.tensor(float(sense == "hole")), x))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("network", [exports.Paints, exports.Beyond, exports.Echo])
-def test_outside_of_the_region_nothing_changes(network, shape, load, pictures):
+def test_outside_of_the_region_nothing_changes(network, shape, load_torchscript, pictures):
     x, mask = pictures(2, *shape), hole(*shape)
     mask = torch.cat([mask, 1 - mask])
-    made = painted(load(network(), range=[-1, 1]), x, mask)
+    made = painted(load_torchscript(network(), range=[-1, 1]), x, mask)
     assert torch.equal(made[mask.expand_as(x) == 0], x[mask.expand_as(x) == 0])
     assert made.shape == x.shape
     assert made.dtype == torch.float32
@@ -103,24 +68,24 @@ def test_outside_of_the_region_nothing_changes(network, shape, load, pictures):
     assert made.max() <= 1
 
 
-def test_one_mask_for_all(load, pictures):
-    x, mask, model = pictures(3, 24, 32), hole(24, 32), load(exports.Paints())
+def test_one_mask_for_all(load_torchscript, pictures):
+    x, mask, model = pictures(3, 24, 32), hole(24, 32), load_torchscript(exports.Paints())
     assert torch.equal(painted(model, x, mask), painted(model, x, mask.expand(3, -1, -1, -1)))
 
 
-def test_words_and_options_do_not_count(load, pictures):
-    x, mask, model = pictures(1, 24, 32), hole(24, 32), load(exports.Paints())
+def test_words_and_options_do_not_count(load_torchscript, pictures):
+    x, mask, model = pictures(1, 24, 32), hole(24, 32), load_torchscript(exports.Paints())
     assert torch.equal(edit(x, mask, "a cat", model, seed=1), edit(x, mask, "", model, seed=2))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("multiple", [1, 8, 32])
-def test_any_size(multiple, shape, load, pictures):
+def test_any_size(multiple, shape, load_torchscript, pictures):
     """`Mean` takes multiples of 8; what the padding adds must not tell it of the hole."""
     x, mask = pictures(1, *shape), hole(*shape)
     if bool(mask.all()):  # nothing is known then
         mask = torch.zeros_like(mask)
-    model = load(exports.Mean(), multiple=multiple)
+    model = load_torchscript(exports.Mean(), multiple=multiple)
     if multiple == 1 and (shape[0] % 8 or shape[1] % 8):
         with pytest.raises(BadField, match="see that dtype, size, square and multiple"):
             painted(model, x, mask)
@@ -149,15 +114,15 @@ def test_padding_of_what_is_too_small_repeats_its_last(down, right, pictures):
 
 
 @pytest.mark.parametrize(("range", "shown"), [([0, 1], 0), ([-1, 1], 0.5), ([0, 255], 0)])
-def test_blank(range, shown, load, pictures):
+def test_blank(range, shown, load_torchscript, pictures):
     x, mask = pictures(1, 24, 32), hole(24, 32)
-    made = painted(load(exports.Echo(), range=range, blank=True), x, mask)
+    made = painted(load_torchscript(exports.Echo(), range=range, blank=True), x, mask)
     torch.testing.assert_close(made, torch.where(mask > 0, torch.tensor(shown).float(), x))
-    torch.testing.assert_close(painted(load(exports.Echo(), range=range), x, mask), x)
+    torch.testing.assert_close(painted(load_torchscript(exports.Echo(), range=range), x, mask), x)
 
 
-def test_random_is_the_generators_alone(load, pictures):
-    x, mask, model = pictures(3, 24, 32), hole(24, 32), load(exports.Noise(), random=True)
+def test_random_is_the_generators_alone(load_torchscript, pictures):
+    x, mask, model = pictures(3, 24, 32), hole(24, 32), load_torchscript(exports.Noise(), random=True)
     before = torch.random.get_rng_state()
     first, again, other = (painted(model, x, mask, seeds) for seeds in ([1, 1, 2], [1, 1, 2], [3, 4, 5]))
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -172,17 +137,17 @@ def test_random_is_the_generators_alone(load, pictures):
     assert not torch.equal(*drawn)
 
 
-def test_one_at_a_time_each_has_its_mask(load, pictures):
+def test_one_at_a_time_each_has_its_mask(load_torchscript, pictures):
     x, mask = pictures(2, 24, 32), torch.cat([hole(24, 32), 1 - hole(24, 32)])
-    assert torch.equal(painted(load(exports.Told(), random=True), x, mask), x * (1 - mask) + mask)
+    assert torch.equal(painted(load_torchscript(exports.Told(), random=True), x, mask), x * (1 - mask) + mask)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (23, 41), (200, 120), (1, 1), (5, 300)])
 @pytest.mark.parametrize("traced", [False, True])
-def test_square(traced, shape, load, pictures, tmp_path):
+def test_square(traced, shape, load_torchscript, pictures, tmp_path):
     network = exports.Square()
     file = exports.save_traced(network, tmp_path / "traced.pt", 32) if traced else network
-    model = load(file, {"size": 32}, square=True)
+    model = load_torchscript(file, {"size": 32}, square=True)
     assert model.size is None  # so that nobody resizes before it does
     x, mask = pictures(2, *shape).requires_grad_(), hole(*shape, 2)
     made = painted(model, x, mask)
@@ -196,17 +161,17 @@ def test_square(traced, shape, load, pictures, tmp_path):
     assert edit(x.detach(), mask, "", model).shape == x.shape
 
 
-def test_a_thin_hole_is_not_lost_in_a_square(load):
+def test_a_thin_hole_is_not_lost_in_a_square(load_torchscript):
     x, mask = torch.full((1, 3, 96, 96), 0.4), torch.zeros(1, 1, 96, 96)
     mask[..., 40:41] = 1
-    made = painted(load(exports.Told(), {"size": 32}, square=True), x, mask)
+    made = painted(load_torchscript(exports.Told(), {"size": 32}, square=True), x, mask)
     assert (made[..., 40] > 0.8).all()
 
 
-def test_an_export_as_mats(load, pictures, tmp_path):
+def test_an_export_as_mats(load_torchscript, pictures, tmp_path):
     """Of one size and one picture, in [-1,1], told what is known, and it drops features at random all the time."""
     file = exports.save_traced(exports.Styled(), tmp_path / "mat.pt", 32)
-    model = load(file, {"size": 32}, range=[-1, 1], mask="known", square=True, random=True)
+    model = load_torchscript(file, {"size": 32}, range=[-1, 1], mask="known", square=True, random=True)
     x, mask = pictures(2, 48, 64).requires_grad_(), hole(48, 64)
     first, again, other = (painted(model, x, mask, seeds) for seeds in ([1, 2], [1, 2], [3, 4]))
     assert torch.equal(first, again)
@@ -218,18 +183,18 @@ def test_an_export_as_mats(load, pictures, tmp_path):
     assert gradient[~inside].any()
 
 
-def test_a_square_is_the_whole_picture(load):
+def test_a_square_is_the_whole_picture(load_torchscript):
     """A gradient from left to right comes back as one, and the hole where it was."""
     ramp = torch.linspace(0, 1, 96).expand(1, 3, 40, 96)
-    made = painted(load(exports.Echo(), {"size": 32}, square=True), ramp, hole(40, 96))
+    made = painted(load_torchscript(exports.Echo(), {"size": 32}, square=True), ramp, hole(40, 96))
     torch.testing.assert_close(made, ramp, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16])
-def test_float32_goes_in_and_comes_out_however_it_is_stored(stored, dtype, load, pictures):
+def test_float32_goes_in_and_comes_out_however_it_is_stored(stored, dtype, load_torchscript, pictures):
     x, mask = pictures(1, 24, 32), hole(24, 32)
-    model = load(exports.Paints().to(stored), {"dtype": dtype})
+    model = load_torchscript(exports.Paints().to(stored), {"dtype": dtype})
     rounded = exports.Paints().to(stored).float()
     made, wanted = painted(model, x, mask), x * (1 - mask) + rounded(x, mask) * mask
     assert made.dtype == torch.float32
@@ -238,9 +203,11 @@ def test_float32_goes_in_and_comes_out_however_it_is_stored(stored, dtype, load,
 
 @pytest.mark.parametrize("options", [{}, {"blank": True}, {"random": True}, {"multiple": 32}, {"range": [0, 255]}])
 @pytest.mark.parametrize("shape", [(24, 32), (23, 41)])
-def test_the_gradient_at_the_input(shape, options, load, pictures):
+def test_the_gradient_at_the_input(shape, options, load_torchscript, pictures):
     x, mask = pictures(2, *shape).requires_grad_(), hole(*shape)
-    model = load(exports.Exported(options.get("range", [0, 1]), options.get("range", [0, 1]), False), **options)
+    model = load_torchscript(
+        exports.Exported(options.get("range", [0, 1]), options.get("range", [0, 1]), False), **options
+    )
     (gradient,) = torch.autograd.grad((painted(model, x, mask) * mask).square().sum(), x)
     assert gradient.isfinite().all()
     inside = mask.expand_as(x) > 0
@@ -250,23 +217,23 @@ def test_the_gradient_at_the_input(shape, options, load, pictures):
     assert torch.equal(gradient, (1 - mask).expand_as(x))  # and nothing of it outside
 
 
-def test_what_is_beyond_white_still_has_a_gradient(load, pictures):
+def test_what_is_beyond_white_still_has_a_gradient(load_torchscript, pictures):
     x, mask = pictures(1, 24, 32).requires_grad_(), hole(24, 32)
-    made = painted(load(exports.Beyond()), x, mask)
+    made = painted(load_torchscript(exports.Beyond()), x, mask)
     (gradient,) = torch.autograd.grad(made.sum(), x)
     assert set(made[mask.expand_as(x) > 0].tolist()) > {0.0, 1.0}
     torch.testing.assert_close(gradient, (1 + 19 * mask).expand_as(x))
 
 
-def test_the_file_is_frozen(load):
-    model = load(exports.Paints())
+def test_the_file_is_frozen(load_torchscript):
+    model = load_torchscript(exports.Paints())
     assert not any(parameter.requires_grad for parameter in model._network.parameters())
     assert not model._network.training
 
 
-def test_the_same_every_time(load, pictures):
+def test_the_same_every_time(load_torchscript, pictures):
     """Whatever TorchScript would do after it has seen a network run a few times."""
-    model, mask = load(exports.Paints()), hole(24, 32)
+    model, mask = load_torchscript(exports.Paints()), hole(24, 32)
     made = []
     for _ in range(4):
         x = pictures(1, 24, 32).requires_grad_()
@@ -275,18 +242,18 @@ def test_the_same_every_time(load, pictures):
     assert all(torch.equal(*pair) for later in made[1:] for pair in zip(later, made[0], strict=True))
 
 
-def test_a_file_that_writes_into_what_it_is_given(load, pictures):
+def test_a_file_that_writes_into_what_it_is_given(load_torchscript, pictures):
     x, mask = pictures(1, 24, 32).requires_grad_(), hole(24, 32)
     before = x.detach().clone(), mask.clone()
-    made = painted(load(exports.Writes()), x, mask)
+    made = painted(load_torchscript(exports.Writes()), x, mask)
     assert torch.equal(x, before[0])
     assert torch.equal(mask, before[1])
     assert torch.equal(made, x * (1 - mask))
 
 
-def test_a_third_argument_with_a_default(load, pictures):
+def test_a_third_argument_with_a_default(load_torchscript, pictures):
     x, mask = pictures(1, 24, 32), hole(24, 32)
-    assert torch.equal(painted(load(exports.Further()), x, mask), x * (1 - mask) + x * 0.5 * mask)
+    assert torch.equal(painted(load_torchscript(exports.Further()), x, mask), x * (1 - mask) + x * 0.5 * mask)
 
 
 WRONG = {
@@ -304,125 +271,28 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_file_that_does_not_do_what_its_entry_says(case, load, pictures):
+def test_a_file_that_does_not_do_what_its_entry_says(case, load_torchscript, pictures):
     network, told = WRONG[case]
     with pytest.raises(BadField, match=f"^models: .*{told}") as error:
-        painted(load(network()), pictures(2, 24, 32).requires_grad_(), hole(24, 32))
+        painted(load_torchscript(network()), pictures(2, 24, 32).requires_grad_(), hole(24, 32))
     assert "secret" not in error.value.detail
     assert "\n" not in error.value.detail
     assert error.value.field == "models"
 
 
-def test_without_gradients_asked_for_none_are_needed(load, pictures):
+def test_without_gradients_asked_for_none_are_needed(load_torchscript, pictures):
     x = pictures(1, 24, 32)
-    made = edit(x, hole(24, 32), "", load(exports.Detached()))
+    made = edit(x, hole(24, 32), "", load_torchscript(exports.Detached()))
     assert torch.equal(made[..., :12, :], x[..., :12, :])
 
 
-def test_it_needs_a_mask(load, pictures):
+def test_it_needs_a_mask(load_torchscript, pictures):
     with pytest.raises(BadField, match="mask: some is an inpainter: it needs a mask") as error:
-        edit(pictures(1, 24, 32), None, "", load(exports.Paints()))
+        edit(pictures(1, 24, 32), None, "", load_torchscript(exports.Paints()))
     assert error.value.field == "mask"
 
 
 @pytest.mark.parametrize("network", [exports.Huge, exports.Full])
-def test_memory_that_runs_out(network, load, pictures):
+def test_memory_that_runs_out(network, load_torchscript, pictures):
     with pytest.raises(OutOfMemory, match="ran out of memory"), enough_memory():
-        painted(load(network()), pictures(1, 24, 32), hole(24, 32))
-
-
-def test_memory_counts_what_the_file_holds(load):
-    network = exports.Styled()
-    tensors = [*network.parameters(), *network.buffers()]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    assert memory_of(load(network)) == held
-    assert memory_of(load(exports.Styled().half())) == held  # float32, however it was stored
-
-
-def test_room_is_made_for_a_file_before_it_is_read(models, tmp_path, monkeypatch):
-    file = exports.save(exports.Paints(64), tmp_path / "inpainter.pt")
-    entry = models(file)["some"]
-    both = {name: entry.model_copy(update={"name": name}) for name in ("a", "b")}
-    pool = Pool(both, CPU, memory=file.stat().st_size)
-    pool.get("a")
-    seen, read = [], pool_module.load_inpainter
-    monkeypatch.setattr(pool_module, "load_inpainter", lambda *given: seen.append(pool.loaded) or read(*given))
-    pool.get("b")
-    assert seen == [()]
-
-
-def damaged(name, tmp_path):
-    file, whole = tmp_path / "some.pt", exports.save(exports.Paints(), tmp_path / "whole.pt").read_bytes()
-    if name == "weights":
-        torch.save(exports.Paints().state_dict(), file)
-    elif name == "folder":
-        file.mkdir()
-    else:
-        file.write_bytes({"empty": b"", "text": b"hello", "cut off": whole[: len(whole) // 2]}[name])
-    return file
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("empty", "is no TorchScript file, or is cut off"),
-        ("text", "is no TorchScript file, or is cut off"),
-        ("cut off", "is no TorchScript file, or is cut off"),
-        ("weights", "holds weights alone and no code"),
-        ("folder", "its source is a folder, in which subfolder does not name a file"),
-    ],
-)
-def test_what_is_no_torchscript_file_is_told(name, told, load, models, tmp_path):
-    file = damaged(name, tmp_path)
-    with pytest.raises(ModelMissing, match=f"{told}.*; put the TorchScript file where its source says") as error:
-        load(file)
-    assert str(tmp_path) not in error.value.detail
-    assert "some" in Pool(models(file), CPU).missing()
-
-
-def test_a_damaged_archive(load, tmp_path):
-    whole, file = exports.save(exports.Paints(), tmp_path / "whole.pt"), tmp_path / "some.pt"
-    with ZipFile(whole) as given, ZipFile(file, "w") as written:
-        for name in given.namelist():
-            written.writestr(name, b"nonsense" if name.endswith(".py") else given.read(name))
-    with pytest.raises(BadField, match="some cannot be read: its files are damaged") as error:
-        load(file)
-    assert str(tmp_path) not in error.value.detail
-
-
-def test_where_a_file_lies(models, tmp_path, monkeypatch):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    file = exports.save(exports.Echo(), folder / "big-lama.pt")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for source in (file, "~/folder/big-lama.pt"):
-        assert registry.locate(models(source)["some"]) == file
-    assert registry.locate(models(folder, subfolder="big-lama.pt")["some"]) == file
-    for source, fields in ((folder / "other.pt", {}), (folder, {"subfolder": "other.pt"})):
-        entry = models(source, **fields)["some"]
-        assert registry.locate(entry) is None
-        assert registry.how_to_get(entry) == "put the TorchScript file where its source says"
-
-
-def test_a_file_from_the_hub(models, tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    entry = models("org/name", subfolder="big-lama.pt")["some"]
-    assert registry.locate(entry) is None
-    assert "`hf download org/name big-lama.pt` on every worker" in registry.how_to_get(entry)
-    pinned = entry.model_copy(update={"revision": "a" * 40})
-    assert f"`hf download org/name big-lama.pt --revision {'a' * 40}`" in registry.how_to_get(pinned)
-    repository = tmp_path / "hub" / "models--org--name"
-    for folder in (repository / "snapshots" / ("a" * 40), repository / "refs"):
-        folder.mkdir(parents=True)
-    (repository / "refs" / "main").write_text("a" * 40)
-    file = exports.save(exports.Echo(), repository / "snapshots" / ("a" * 40) / "big-lama.pt")
-    assert registry.locate(entry) == registry.locate(pinned) == file
-
-
-def test_a_builtin_that_is_not_there(models):
-    entry = models("builtin:nothing.pt")["some"]
-    assert registry.locate(entry) is None
-    assert registry.how_to_get(entry) == "install the complete package, weights included"
+        painted(load_torchscript(network()), pictures(1, 24, 32), hole(24, 32))
