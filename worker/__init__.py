@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worker.attacks.backdoor import BackdoorAttack
     from worker.attacks.diffusion import DiffusionAttack
     from worker.attacks.encoder import EncoderAttack
     from worker.core.budget import L2, Linf
     from worker.immunization import immunize
 
 _HOMES = {
+    "BackdoorAttack": "worker.attacks.backdoor",
     "DiffusionAttack": "worker.attacks.diffusion",
     "EncoderAttack": "worker.attacks.encoder",
     "L2": "worker.core.budget",
@@ -25,7 +27,7 @@ _HOMES = {
     "immunize": "worker.immunization",
 }
 
-__all__ = ["L2", "DiffusionAttack", "EncoderAttack", "Linf", "immunize"]
+__all__ = ["L2", "BackdoorAttack", "DiffusionAttack", "EncoderAttack", "Linf", "immunize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,9 @@ def register(commands: Any) -> None:
     """Add the engine's commands to an argparse subparsers object."""
     image = commands.add_parser("image", help="immunize one file in this process")
     add_files(image)
-    image.add_argument("--mask", type=Path, metavar="M", help="same size; white = the sensitive region")
+    image.add_argument(
+        "--mask", type=Path, metavar="M", help="same size; white = the sensitive region (backdoor: what is protected)"
+    )
     image.add_argument("--method", metavar="NAME", help=f"{', '.join(METHODS)} (default encoder)")
     image.add_argument("--model", nargs="+", action="extend", metavar="NAME", help="one or more of `immunize models`")
     image.add_argument("--preset", metavar="NAME", help="fast, robust, early, paper, photoguard (default fast)")
@@ -33,17 +35,21 @@ def register(commands: Any) -> None:
     image.add_argument("--steps", metavar="N", help="gradient evaluations (default: the preset's)")
     image.add_argument("--seed", metavar="S", help="default: drawn, and told in the report")
     image.add_argument(
-        "--target", metavar="T", help="gray, zero, noise, farthest, inverted or a picture's path (default gray)"
+        "--target",
+        metavar="T",
+        help="gray, zero, noise, farthest, inverted or a picture's path (default: the method's first)",
     )
     image.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="diffusion: what a misuser may ask for; repeat it"
+        "--prompt", action="append", metavar="TEXT", help="diffusion, backdoor: what a misuser may ask for; repeat it"
     )
-    image.add_argument("--denoising-steps", metavar="N", help="diffusion: steps of the edit that is attacked")
+    image.add_argument("--denoising-steps", metavar="N", help="diffusion, backdoor: steps of the edit that is attacked")
     image.add_argument(
-        "--gradient-steps", metavar="N", help="diffusion: how many of them, the last ones, carry gradient"
+        "--gradient-steps", metavar="N", help="diffusion, backdoor: how many of them, the last ones, carry gradient"
     )
     image.add_argument("--repeats", metavar="N", help="diffusion: gradients averaged in a step")
     image.add_argument("--masks", metavar="NAME", help="diffusion: given, or random (grown or shrunken anew each time)")
+    image.add_argument("--losses", metavar="NAMES", help="backdoor: of implant,incomplete,hide (default all)")
+    image.add_argument("--order", metavar="NAME", help="backdoor, several models: parallel or sequential")
     image.add_argument("--report", type=Path, metavar="R.json")
     image.set_defaults(run=_image)
 
@@ -116,6 +122,7 @@ def _bar(steps: int) -> Callable[[int, int, Any], None]:
     bar = tqdm(total=steps, unit="step", disable=None, leave=False)  # None: shown on a terminal only
 
     def on_step(step: int, steps: int, losses: Any) -> None:
+        bar.total = steps
         if not bar.disable:
             bar.set_postfix(loss=f"{float(losses[0]):.4g}", refresh=False)
         bar.update()

@@ -12,16 +12,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from service.contracts.catalog import METHODS
 from service.contracts.errors import BadField
-from service.contracts.pictures import CONTENT_TYPES, Picture, check_format, covers, read_picture, write_picture
+from service.contracts.pictures import (
+    CONTENT_TYPES,
+    Picture,
+    check_format,
+    check_mask,
+    covers,
+    read_picture,
+    write_picture,
+)
 from service.contracts.plan import Plan
 from service.contracts.schemas import Report
+from worker.attacks.backdoor import BackdoorAttack
 from worker.attacks.diffusion import DiffusionAttack
 from worker.attacks.encoder import EncoderAttack
-from worker.attacks.together import Attack, Together, training
+from worker.attacks.together import Attack, Together, stages
 from worker.core.budget import L2, Linf
 from worker.core.objective import Expectation
-from worker.core.pgd import OnStep, Outcome, pgd
+from worker.core.pgd import OnStep, Outcome
+from worker.core.stages import descend
 from worker.images import compare, to_picture, to_tensor
 from worker.memory import enough_memory
 from worker.models.abilities import Denoises, EditOptions, Edits
@@ -60,17 +71,18 @@ def immunize(
                 f"mask: expected (N,1,H,W) for images {tuple(images.shape)}, got {tuple(mask.shape)}", field="mask"
             )
         mask = mask.to(images.device, images.dtype)
-        free = 1 - mask
-        budget = replace(budget, region=free if budget.region is None else free * budget.region.to(free))
+        if not getattr(attack, "covers_region", False):
+            free = 1 - mask
+            budget = replace(budget, region=free if budget.region is None else free * budget.region.to(free))
     seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
     generators = [torch.Generator().manual_seed(value) for value in seeds]
     plain = attack.objective(images, mask)
-    objective = training(attack, images, mask)
+    objectives = stages(attack, images, mask)
     if recipe.views is not None:
         drawn = torch.Generator().manual_seed(0)  # not a picture's: no result may depend on who else is in the batch
-        objective = Expectation(objective, recipe.views(drawn, getattr(attack, "size", None)))
-    return pgd(
-        objective,
+        objectives = [Expectation(each, recipe.views(drawn, getattr(attack, "size", None))) for each in objectives]
+    return descend(
+        objectives,
         images,
         budget,
         rule=recipe.rule,
@@ -92,11 +104,7 @@ class Delivery:
 def check(picture: Picture, mask: Image.Image | None, plan: Plan) -> None:
     """Refuse what the plan cannot do with this picture. Raises BadField."""
     check_format(plan.format, picture)
-    if mask is not None and not covers(mask)[1]:
-        raise BadField(
-            "mask: it covers the whole picture, and the perturbation lies outside the mask; leave some of it black",
-            field="mask",
-        )
+    check_mask(mask, needed=METHODS[plan.method].needs_mask)
 
 
 def deliver(
@@ -167,6 +175,8 @@ def deliver(
         gradient_steps=plan.gradient_steps,
         repeats=plan.repeats,
         masks=plan.masks,
+        losses=list(plan.losses),
+        order=plan.order,
         warnings=warnings,
     )
     return Delivery(data, CONTENT_TYPES[plan.format], report)
@@ -179,12 +189,21 @@ def make_attack(plan: Plan, models: Sequence[Any], recipe: Recipe, target: str |
     """
     if plan.denoising_steps is None:
         return EncoderAttack(models, target=target, distance=recipe.distance)
-    editors = [model for model in models if isinstance(model, Edits)]
-    if recipe.kind == "early" and not all(isinstance(model, Denoises) for model in editors):
-        raise BadField(f"preset: {plan.preset} needs models that denoise; take another preset", field="preset")
     options = EditOptions(
         steps=plan.denoising_steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=plan.gradient_steps
     )
+    if plan.method == "backdoor":
+        return BackdoorAttack(
+            models,
+            target,
+            prompts=plan.prompts,
+            options=options,
+            losses=plan.losses,
+            order=plan.order or "parallel",
+        )
+    editors = [model for model in models if isinstance(model, Edits)]
+    if recipe.kind == "early" and not all(isinstance(model, Denoises) for model in editors):
+        raise BadField(f"preset: {plan.preset} needs models that denoise; take another preset", field="preset")
     diffusion = DiffusionAttack(
         editors,
         target,

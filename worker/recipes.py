@@ -53,6 +53,8 @@ EDIT_FAST = Recipe(rule=Momentum(decay=0.8), schedule=cosine(0.6, 0.02), random_
 EDIT_EARLY = Recipe(rule=Momentum(decay=0.8), schedule=cosine(0.6, 0.02), random_start=True, kind="early")
 EDIT_PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
 EDIT_PHOTOGUARD = Recipe(rule=Sign(), schedule=constant(1 / 16), random_start=False, distance="norm")
+BACKDOOR_FAST = Recipe(rule=Momentum(decay=0.7), schedule=cosine(0.6, 0.05), random_start=True, guidance=1.0, eta=0.0)
+BACKDOOR_PAPER = Recipe(rule=Sign(), schedule=constant(1 / 6), random_start=False)
 UNIFORM = Recipe(rule=Sign(), schedule=constant(0), random_start=True)
 
 RECIPES: Mapping[tuple[str, str], Recipe] = {
@@ -64,5 +66,7 @@ RECIPES: Mapping[tuple[str, str], Recipe] = {
     ("diffusion", "early"): EDIT_EARLY,
     ("diffusion", "paper"): EDIT_PAPER,
     ("diffusion", "photoguard"): EDIT_PHOTOGUARD,
+    ("backdoor", "fast"): BACKDOOR_FAST,
+    ("backdoor", "paper"): BACKDOOR_PAPER,
     ("noise", "uniform"): UNIFORM,
 }

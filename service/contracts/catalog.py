@@ -16,6 +16,8 @@ from service.contracts.torchscript import inpaint_options
 
 Norm = Literal["linf", "l2"]
 Masks = Literal["given", "random"]
+Loss = Literal["implant", "incomplete", "hide"]
+Order = Literal["parallel", "sequential"]
 Ability = Literal["encodes", "decodes", "denoises", "edits"]
 
 EDITOR: tuple[Ability, ...] = ("encodes", "decodes", "denoises", "edits")
@@ -52,7 +54,8 @@ class Preset(BaseModel):
 
 class Method(BaseModel):
     """A method, the ability it needs of a model, and its presets, the default one first. `also` is what is enough of
-    further models, beside one that has the ability."""
+    further models, beside one that has the ability; with `also_alone`, of all of them. `takes` names the fields that it
+    has beyond those that every method has."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,11 +63,13 @@ class Method(BaseModel):
     description: str
     ability: Ability
     also: Ability | None = None
+    also_alone: bool = False
     default_model: str = "reference-autoencoder"
     presets: tuple[Preset, ...]
     targets: tuple[str, ...] = ()
     takes_steps: bool = True
-    takes_edits: bool = False  # whether it has prompts, denoising steps, repeats and masks
+    takes: tuple[str, ...] = ()
+    needs_mask: bool = False
 
     def preset(self, name: str | None) -> Preset:
         """The preset called `name`, or the default one. Raises BadField."""
@@ -155,7 +160,7 @@ DIFFUSION = Method(
     ability="edits",
     also="encodes",
     default_model="reference-ldm",
-    takes_edits=True,
+    takes=("prompt", "denoising_steps", "gradient_steps", "repeats", "masks"),
     targets=("gray", "noise", "farthest", "inverted", "image"),
     presets=(
         Preset(
@@ -205,6 +210,37 @@ DIFFUSION = Method(
         ),
     ),
 )
+BACKDOOR = Method(
+    name="backdoor",
+    description="Repainting the masked region fails, edits elsewhere still work (run-time backdoor)",
+    ability="edits",
+    also="encodes",
+    also_alone=True,
+    default_model="reference-lama",
+    targets=("farthest", "inverted", "gray", "noise", "image"),
+    takes=("prompt", "denoising_steps", "gradient_steps", "losses", "order"),
+    needs_mask=True,
+    presets=(
+        Preset(
+            name="fast",
+            norm="linf",
+            epsilon=6,
+            steps=20,
+            description="Ours: momentum and a falling step",
+            denoising_steps=4,
+            gradient_steps=4,
+        ),
+        Preset(
+            name="paper",
+            norm="linf",
+            epsilon=6,
+            steps=20,
+            description="As printed: 20 iterations of the three losses, zero start",
+            denoising_steps=4,
+            gradient_steps=4,
+        ),
+    ),
+)
 NOISE = Method(
     name="noise",
     description="Uniform random noise of the same budget: the control every method is compared with",
@@ -212,7 +248,7 @@ NOISE = Method(
     takes_steps=False,
     presets=(Preset(name="uniform", norm="linf", epsilon=8, steps=0, description="Uniform in the budget"),),
 )
-METHODS: Mapping[str, Method] = {method.name: method for method in (ENCODER, DIFFUSION, NOISE)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (ENCODER, DIFFUSION, BACKDOOR, NOISE)}
 DEFAULT_MODEL = "reference-autoencoder"
 
 

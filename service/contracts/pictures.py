@@ -81,6 +81,23 @@ def covers(mask: Image.Image) -> tuple[bool, bool]:
     return high == 255, low == 0
 
 
+def check_mask(mask: Image.Image | None, *, needed: bool) -> None:
+    """Refuse a mask, as `read_mask` gives it, with which nothing can be done. `needed`: what is to be protected."""
+    if mask is None:
+        if needed:
+            raise BadField(
+                "mask: this method protects one region and needs it; send a mask, white where repainting must fail",
+                field="mask",
+            )
+        return
+    any_white, any_black = covers(mask)
+    if needed and not any_white:
+        raise BadField("mask: it is black everywhere; paint the region white that is to be protected", field="mask")
+    if not any_black:
+        why = "edits elsewhere are to go on" if needed else "the perturbation lies outside the mask"
+        raise BadField(f"mask: it covers the whole picture, and {why}; leave some of it black", field="mask")
+
+
 def write_picture(pixels: Image.Image, like: Picture, format: str, *, quality: int = 95) -> bytes:
     """Encode RGB `pixels` with the alpha and ICC profile of `like`; png and webp are lossless, jpeg is not.
 

@@ -9,17 +9,20 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from service.contracts.catalog import METHODS, Masks, Method, Model, Norm, Preset
+from service.contracts.catalog import METHODS, Loss, Masks, Method, Model, Norm, Order, Preset
 from service.contracts.errors import BadField, shown
 
 FORMATS = ("png", "webp", "jpeg")
-EDITED = ("prompt", "denoising_steps", "gradient_steps", "repeats", "masks")  # of methods that edit
-FIELDS = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format", *EDITED)
-MASKS = ("given", "random")
+COMMON = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format")
+SOME = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.takes))  # have these fields
+FIELDS = (*COMMON, *SOME)
+MASKS: tuple[Masks, ...] = get_args(Masks)
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+ORDERS: tuple[Order, ...] = get_args(Order)
 MAX_PROMPTS = 32
 MAX_PROMPT = 1000  # letters
 MAX_DENOISING = 100
@@ -31,7 +34,7 @@ MAX_RADIUS = 1e6  # an L2 radius in /255: beyond the diagonal of a 50-megapixel 
 
 class Plan(BaseModel):
     """What will be done, with nothing left open. `epsilon` in /255; for `l2` it is the radius times 255. What stands
-    after `format` is for methods that edit."""
+    after `format` is for methods that take it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,6 +52,8 @@ class Plan(BaseModel):
     gradient_steps: int | None = None
     repeats: int | None = None
     masks: Masks | None = None
+    losses: tuple[Loss, ...] = ()
+    order: Order | None = None
 
 
 def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_image: bool = False) -> Plan:
@@ -79,26 +84,25 @@ def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_
         seed=_integer("seed", fields["seed"], 0, MAX_SEED) if "seed" in fields else secrets.randbelow(2**53),
         target=_target(fields.get("target"), method, preset, target_image),
         format=_word("format", fields.get("format", "png"), FORMATS),
-        **_edited(fields, method, preset),
+        **_some(fields, method, preset),
     )
 
 
-def _edited(fields: Mapping[str, str], method: Method, preset: Preset) -> dict[str, Any]:
-    """The part of a plan that only methods that edit have."""
-    if not method.takes_edits:
-        for name in EDITED:
-            if name in fields:
-                raise BadField(f"{name}: {method.name} runs no edit; leave the field out", field=name)
-        return {}
-    chosen = {
+def _some(fields: Mapping[str, str], method: Method, preset: Preset) -> dict[str, Any]:
+    """The part of a plan that only some methods have."""
+    for name in SOME:
+        if name in fields and name not in method.takes:
+            raise BadField(f"{name}: {method.name} takes none; leave the field out", field=name)
+    chosen: dict[str, Any] = {
         name: _integer(name, fields[name], 1, most) if name in fields else getattr(preset, name)
         for name, most in (
             ("denoising_steps", MAX_DENOISING),
             ("gradient_steps", MAX_DENOISING),
             ("repeats", MAX_REPEATS),
         )
+        if name in method.takes
     }
-    if chosen["gradient_steps"] > chosen["denoising_steps"]:
+    if chosen and chosen["gradient_steps"] > chosen["denoising_steps"]:
         if "gradient_steps" in fields:
             raise BadField(
                 f"gradient_steps: {chosen['gradient_steps']} of {chosen['denoising_steps']} denoising steps cannot "
@@ -106,8 +110,23 @@ def _edited(fields: Mapping[str, str], method: Method, preset: Preset) -> dict[s
                 field="gradient_steps",
             )
         chosen["gradient_steps"] = chosen["denoising_steps"]
-    masks = _word("masks", fields.get("masks", preset.masks or MASKS[0]), MASKS)
-    return {**chosen, "prompts": _prompts(fields.get("prompt", "")), "masks": masks}
+    if "masks" in method.takes:
+        chosen["masks"] = _word("masks", fields.get("masks", preset.masks or MASKS[0]), MASKS)
+    if "prompt" in method.takes:
+        chosen["prompts"] = _prompts(fields.get("prompt", ""))
+    if "losses" in method.takes:
+        chosen["losses"] = _losses(fields.get("losses", ",".join(LOSSES)))
+    if "order" in method.takes:
+        chosen["order"] = _word("order", fields.get("order", ORDERS[0]), ORDERS)
+    return chosen
+
+
+def _losses(text: str) -> tuple[str, ...]:
+    """In the order of LOSSES, however they were named."""
+    named = [name.strip() for name in text.split(",") if name.strip()]
+    for name in named or [""]:
+        _word("losses", name, LOSSES)
+    return tuple(loss for loss in LOSSES if loss in named)
 
 
 def _prompts(text: str) -> tuple[str, ...]:
@@ -142,7 +161,7 @@ def _models(text: str | None, method: Method, known: Mapping[str, Model]) -> tup
             raise BadField(f"models: there is no model {shown(name)}; there are {', '.join(known)}", field="models")
         if not {method.ability, method.also} & set(known[name].abilities):
             raise _unfit(name, method, known)
-    if not any(method.ability in known[name].abilities for name in names):
+    if not method.also_alone and not any(method.ability in known[name].abilities for name in names):
         raise _unfit(names[0], method, known)
     return names
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts.catalog import Masks, Norm
+from service.contracts.catalog import Loss, Masks, Norm, Order
 
 Status = Literal["queued", "running", "finished", "failed", "canceled"]
 
@@ -43,6 +43,8 @@ class Report(BaseModel):
     gradient_steps: Annotated[int | None, Field(description="denoising steps, the last ones, with gradient")] = None
     repeats: Annotated[int | None, Field(description="gradients averaged in a step")] = None
     masks: Masks | None = None
+    losses: Annotated[list[Loss], Field(description="those of the backdoor's losses that were taken")] = []
+    order: Annotated[Order | None, Field(description="how several models were taken; backdoor")] = None
     warnings: list[str] = []
 
 

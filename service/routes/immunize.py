@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from service.contracts.catalog import METHODS
-from service.contracts.errors import BadField, ModelMissing, NotReady, QueueFull
-from service.contracts.pictures import check_format, covers, read_mask, read_picture
-from service.contracts.plan import FORMATS, MASKS, MAX_DENOISING, MAX_REPEATS, MAX_STEPS, make_plan
+from service.contracts.errors import ModelMissing, NotReady, QueueFull
+from service.contracts.pictures import check_format, check_mask, read_mask, read_picture
+from service.contracts.plan import FORMATS, LOSSES, MASKS, MAX_DENOISING, MAX_REPEATS, MAX_STEPS, ORDERS, make_plan
 from service.contracts.records import Record
 from service.contracts.schemas import Job
 from service.dependencies import House, Tenant, TheHouse
@@ -36,13 +36,21 @@ _FORM: dict[str, Any] = {
         "seed": {"type": "integer", "minimum": 0, "description": "default: drawn for this job"},
         "target": {"type": "string", "description": "a target of the method, see /catalog"},
         "format": {"type": "string", "enum": list(FORMATS), "default": "png"},
-        "prompt": {"type": "string", "description": "diffusion: what a misuser may ask for; several, one a line"},
-        "denoising_steps": {"type": "integer", "minimum": 1, "maximum": MAX_DENOISING, "description": "diffusion"},
+        "prompt": {
+            "type": "string",
+            "description": "diffusion, backdoor: what a misuser may ask for; several, one a line",
+        },
+        "denoising_steps": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_DENOISING,
+            "description": "diffusion, backdoor",
+        },
         "gradient_steps": {
             "type": "integer",
             "minimum": 1,
             "maximum": MAX_DENOISING,
-            "description": "diffusion: the last of these that carry gradient",
+            "description": "diffusion, backdoor: the last of these that carry gradient",
         },
         "repeats": {
             "type": "integer",
@@ -54,6 +62,17 @@ _FORM: dict[str, Any] = {
             "type": "string",
             "enum": list(MASKS),
             "description": "diffusion: random = grown or shrunken anew each time",
+        },
+        "losses": {
+            "type": "string",
+            "default": ",".join(LOSSES),
+            "description": "backdoor: which of its losses are taken, comma-separated",
+        },
+        "order": {
+            "type": "string",
+            "enum": list(ORDERS),
+            "default": ORDERS[0],
+            "description": "backdoor: several models together, or one after the other",
         },
         "metadata": {"type": "string", "description": "a JSON object; it comes back with the job"},
     },
@@ -84,11 +103,8 @@ def _accept(house: House, tenant: str, upload: Upload) -> Record:
     limit = house.settings.max_pixels
     picture = read_picture(upload.image, max_pixels=limit)
     check_format(plan.format, picture)
-    if upload.mask is not None and not covers(read_mask(upload.mask, picture.size, max_pixels=limit))[1]:
-        raise BadField(
-            "mask: it covers the whole picture, and the perturbation lies outside the mask; leave some of it black",
-            field="mask",
-        )
+    mask = None if upload.mask is None else read_mask(upload.mask, picture.size, max_pixels=limit)
+    check_mask(mask, needed=METHODS[plan.method].needs_mask)
     if upload.target is not None:
         read_picture(upload.target, max_pixels=limit, field="target_image")
     if house.queue.depth() >= house.settings.max_queue_depth:

@@ -25,6 +25,12 @@ def training(attack: Attack, x: Tensor, mask: Tensor | None) -> Objective:
     return made
 
 
+def stages(attack: Attack, x: Tensor, mask: Tensor | None) -> list[Objective]:
+    """What is optimised one after the other; most attacks have one stage."""
+    own = getattr(attack, "stages", None)
+    return [training(attack, x, mask)] if own is None else own(x, mask)
+
+
 class Together:
     """All of these attacks, each gradient of the same size."""
 

@@ -8,7 +8,7 @@ unless an objective knows a way that keeps less memory alive. Objectives compose
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -72,25 +72,29 @@ class Weighted(Objective):
 
 
 class Parallel(Objective):
-    """The mean of several objectives, of several models say; their graphs are alive one at a time."""
+    """The weighted sum of several objectives, of several models say, or with no weights their mean; their graphs are
+    alive one at a time."""
 
-    def __init__(self, objectives: Sequence[Objective]) -> None:
+    def __init__(self, objectives: Sequence[Objective], weights: Sequence[float] | None = None) -> None:
         if not objectives:
             raise ValueError("Parallel needs at least one objective")
         self._objectives = tuple(objectives)
+        self._weights = tuple(weights) if weights is not None else (1 / len(objectives),) * len(objectives)
+        if len(self._weights) != len(self._objectives):
+            raise ValueError(f"{len(self._weights)} weights for {len(self._objectives)} objectives; give one each")
 
     def loss(self, x: Tensor) -> Tensor:
-        total = self._objectives[0].loss(x)
-        for objective in self._objectives[1:]:
-            total = total + objective.loss(x)
-        return total / len(self._objectives)
+        return _summed(weight * each.loss(x) for each, weight in self._parts())
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total, gradient = self._objectives[0].value_and_grad(x)
-        for objective in self._objectives[1:]:
+        total, gradient = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
+        for objective, weight in self._parts():
             value, slope = objective.value_and_grad(x)
-            total, gradient = total + value, gradient + slope  # autograd may hand out a view: not in place
-        return total / len(self._objectives), gradient / len(self._objectives)
+            total, gradient = total + weight * value, gradient.add_(slope, alpha=weight)
+        return total, gradient
+
+    def _parts(self) -> Iterator[tuple[Objective, float]]:
+        return zip(self._objectives, self._weights, strict=True)
 
     @property
     def repeatable(self) -> bool:
@@ -107,11 +111,11 @@ class Balanced(Parallel):
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         total, gradient = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
-        for objective in self._objectives:
+        for objective, weight in self._parts():
             value, slope = objective.value_and_grad(x)
             size = slope.abs().mean((1, 2, 3), keepdim=True).clamp_(min=1e-30)
-            total, gradient = total + value, gradient + slope / size
-        return total / len(self._objectives), gradient / len(self._objectives)
+            total, gradient = total + weight * value, gradient.add_(slope / size, alpha=weight)
+        return total, gradient
 
 
 class Repeated(Parallel):
@@ -146,3 +150,8 @@ class Expectation(Objective):
     @property
     def gradients(self) -> int:
         return self._objective.gradients
+
+
+def _summed(values: Iterable[Tensor]) -> Tensor:
+    first, *rest = values
+    return sum(rest, first)
