@@ -123,7 +123,7 @@ def train_encoder(model: Any, teacher: Encodes, bank: NDArray[np.uint8], run: Ru
         latents: Tensor = encoder(x * 2 - 1)
         return latents
 
-    student, attackable = _Call(encode), _Call(teacher.encode)
+    student, attackable = Called(encode), Called(teacher.encode)
     for x, rng in run.batches(lambda rng: batch(rng, bank)):
         half = len(x) // 2
         if half:
@@ -146,7 +146,9 @@ def train_decoder(model: Any, bank: NDArray[np.uint8], run: Run) -> None:
         run.update((made - x).square().mean() * 20 + (made - x).abs().mean())
 
 
-class _Call(nn.Module):
+class Called(nn.Module):
+    """A function as a module."""
+
     def __init__(self, function: Any) -> None:
         super().__init__()
         self.forward = function

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ class Optimizer:
     """
 
     def __init__(self, module: nn.Module, muon_rate: float = 0.012, adam_rate: float = 1e-3) -> None:
-        self._convolutions = [p for p in module.parameters() if p.ndim == 4 and min(p.shape[:2]) > 3]
+        self._all = [p for p in module.parameters() if p.requires_grad]
+        self._convolutions = [p for p in self._all if p.ndim == 4 and min(p.shape[:2]) > 3]
         taken = {id(p) for p in self._convolutions}
-        rest = [p for p in module.parameters() if id(p) not in taken]
+        rest = [p for p in self._all if id(p) not in taken]
         self._matrices = [nn.Parameter(_matrix(p.data)) for p in self._convolutions]
         self._parts = (
             torch.optim.Muon(self._matrices, lr=muon_rate, weight_decay=0.05, adjust_lr_fn="original"),
             torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.99), weight_decay=1e-4),
         )
         self._rates = (muon_rate, adam_rate)
-        self._all = list(module.parameters())
 
     def step(self, loss: Tensor, scale: float) -> None:
         """One update with the learning rates scaled by `scale`."""
@@ -62,10 +62,21 @@ def schedule(step: int, steps: int) -> float:
 
 
 class Run:
-    """One stage of training: its optimiser, average of weights, random state and checkpoint."""
+    """One stage of training: its optimiser, average of weights, random state and checkpoint.
 
-    def __init__(self, module: nn.Module, path: Path, steps: int, device: torch.device) -> None:
+    `others`: what else is trained beside the module and belongs into the checkpoint, a critic say.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        path: Path,
+        steps: int,
+        device: torch.device,
+        others: Mapping[str, nn.Module | torch.optim.Optimizer] | None = None,
+    ) -> None:
         self._module, self._path, self._steps, self._device = module, path, steps, device
+        self._others = others or {}
         self._optimizer = Optimizer(module)
         self.average = {name: value.clone() for name, value in module.state_dict().items()}
         self._step, self._smooth = 0, math.nan
@@ -74,6 +85,8 @@ class Run:
             module.load_state_dict(saved["module"])
             self._optimizer.load_state_dict(saved["optimizer"])
             self.average, self._step = saved["average"], saved["step"]
+            for name, other in self._others.items():
+                other.load_state_dict(saved["others"][name])
 
     def batches(self, draw: Callable[[np.random.Generator], Tensor]) -> Iterator[tuple[Tensor, np.random.Generator]]:
         """What `draw` draws for every step that is left, with the step's own random generator."""
@@ -99,7 +112,10 @@ class Run:
         self._optimizer.step(loss, schedule(self._step, self._steps))
         keep = min(0.999, self._step / (self._step + 10))
         for name, value in self._module.state_dict().items():
-            self.average[name].lerp_(value, 1 - keep)
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - keep)
+            else:  # a count of batches
+                self.average[name].copy_(value)
         self._smooth = error if math.isnan(self._smooth) else 0.99 * self._smooth + 0.01 * error
 
     def save(self) -> None:
@@ -109,6 +125,7 @@ class Run:
             "optimizer": self._optimizer.state_dict(),
             "average": self.average,
             "step": self._step,
+            "others": {name: other.state_dict() for name, other in self._others.items()},
         }
         torch.save(state, staging)
         staging.replace(self._path)
