@@ -26,9 +26,20 @@ def normalised(convolution: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
+class Around(nn.Conv2d):
+    """A convolution that continues the map beyond its border by reflection (torch's own reflection has no fixed-order
+    gradient on a GPU; this has)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        beyond = self.kernel_size[0] // 2
+        above, below = x[:, :, 1 : beyond + 1].flip(2), x[:, :, -beyond - 1 : -1].flip(2)
+        x = torch.cat([above, x, below], 2)
+        left, right = x[..., 1 : beyond + 1].flip(3), x[..., -beyond - 1 : -1].flip(3)
+        return F.conv2d(torch.cat([left, x, right], 3), self.weight, self.bias, self.stride)
+
+
 def around(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that continues the map beyond its border by reflection."""
-    return nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False, padding_mode="reflect")
+    return Around(inputs, outputs, size, stride, bias=False)
 
 
 class FourierUnit(nn.Module):
@@ -108,7 +119,7 @@ class Lama(nn.Module):
             up.append(normalised(raised, fine))
             coarse = fine
         self.up = nn.Sequential(*up)
-        self.out = nn.Conv2d(coarse, 3, 7, padding=3, padding_mode="reflect")
+        self.out = Around(coarse, 3, 7)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         features = self.stem(hidden(image, mask))

@@ -27,8 +27,6 @@ SKIPPED = -100.0  # what is added to the score of an invalid token
 class Attention(nn.Module):
     """Multi-head attention inside windows, over valid tokens alone; the second of two sees windows shifted by half."""
 
-    place: Tensor
-
     def __init__(self, channels: int, shift: int) -> None:
         super().__init__()
         self.shift, self.window, self.heads, self.skipped = (
@@ -53,7 +51,7 @@ class Attention(nn.Module):
         tokens = windows(F.pad(self.query_key_value(x), sides), self.window)
         known = windows(F.pad(valid, sides), self.window)
         q, k, v = tokens.unflatten(-1, [3 * self.heads, channels // self.heads]).transpose(1, 2).chunk(3, 1)
-        place = self.offset[:, self.place].to(q.dtype)
+        place = self.offset[:, self.place].to(q.dtype)  # type: ignore[index]
         bias = place[None] + ((1 - known) * self.skipped).transpose(1, 2)[:, None].to(q.dtype)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
         known = known.amax(1, keepdim=True).expand_as(known)
