@@ -102,6 +102,8 @@ def test_everything_that_can_be_asked_for(gateway: TestClient, settings: Setting
         "gradient_steps": None,
         "repeats": None,
         "masks": None,
+        "losses": [],
+        "order": None,
     }
 
 
@@ -114,6 +116,80 @@ def test_an_attack_on_edits_and_all_that_is_its_own(gateway: TestClient, setting
     plan = json.loads((home / "job.json").read_text())["plan"]
     assert (plan["models"], plan["prompts"]) == (["painter", "tiny"], ["a cat", "a dog"])
     assert (plan["denoising_steps"], plan["gradient_steps"], plan["repeats"], plan["masks"]) == (6, 2, 3, "random")
+
+
+def region(*box: int) -> bytes:
+    mask = Image.new("L", (96, 80))
+    if box:
+        mask.paste(255, box)
+    return png(mask)
+
+
+@pytest.mark.parametrize("models", ["painter", "tiny", "tiny,painter"])  # an encoder is enough
+def test_a_backdoor_and_all_that_is_its_own(models: str, gateway: TestClient, settings: Settings, image: bytes) -> None:
+    asked = {"method": "backdoor", "models": models, "losses": "hide, implant", "order": "sequential"}
+    asked |= {"prompt": "a cat", "denoising_steps": "6", "gradient_steps": "2"}
+    files = {"image": ("a", image), "mask": ("b", region(20, 20, 60, 60))}
+    answer = gateway.post("/immunize", files=files, data=asked)
+    assert answer.status_code == 202, answer.text
+    home = Path(settings.store_url.removeprefix("file://")) / f"jobs/public/{answer.json()['id']}"
+    plan = json.loads((home / "job.json").read_text())["plan"]
+    assert (plan["method"], plan["models"], plan["target"]) == ("backdoor", models.split(","), "farthest")
+    assert (plan["losses"], plan["order"]) == (["implant", "hide"], "sequential")
+    assert (plan["prompts"], plan["denoising_steps"], plan["gradient_steps"]) == (["a cat"], 6, 2)
+    assert (home / "mask").is_file()
+
+
+MASKS = {
+    "none": (None, "this method protects one region and needs it; send a mask"),
+    "black": (region(), "it is black everywhere"),
+    "white": (region(0, 0, 96, 80), "it covers the whole picture"),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_a_backdoor_without_a_region(case: str, gateway: TestClient, settings: Settings, image: bytes) -> None:
+    mask, said = MASKS[case]
+    files = {"image": ("a", image)} | ({} if mask is None else {"mask": ("b", mask)})
+    detail = refused(gateway.post("/immunize", files=files, data={"method": "backdoor"}), 422, "mask")
+    assert said in detail
+    assert stored(settings) == []
+
+
+@pytest.mark.parametrize("mask", [None, region()], ids=["none", "black"])
+@pytest.mark.parametrize("method", ["encoder", "noise"])
+def test_other_methods_go_without_a_region(method: str, mask: bytes | None, gateway: TestClient, image: bytes) -> None:
+    files = {"image": ("a", image)} | ({} if mask is None else {"mask": ("b", mask)})
+    assert gateway.post("/immunize", files=files, data={"method": method}).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("losses", "explode"),
+        ("losses", ""),
+        ("order", "both"),
+        ("repeats", "2"),
+        ("masks", "random"),
+        ("target", "zero"),
+        ("preset", "robust"),
+        ("models", "nobody"),
+    ],
+)
+def test_a_wrong_field_of_a_backdoor(
+    field: str, value: str, gateway: TestClient, settings: Settings, image: bytes
+) -> None:
+    files = {"image": ("a", image), "mask": ("b", region(20, 20, 60, 60))}
+    answer = gateway.post("/immunize", files=files, data={"method": "backdoor"} | {field: value})
+    assert refused(answer, 422, field).startswith(f"{field}: ")
+    assert stored(settings) == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("losses", "hide"), ("order", "parallel")])
+@pytest.mark.parametrize("method", ["encoder", "diffusion", "noise"])
+def test_what_is_the_backdoors_own(method: str, field: str, value: str, gateway: TestClient, image: bytes) -> None:
+    answer = gateway.post("/immunize", files={"image": ("a", image)}, data={"method": method, field: value})
+    assert refused(answer, 422, field) == f"{field}: {method} takes none; leave the field out"
 
 
 def test_the_queue_position_counts(gateway: TestClient, image: bytes) -> None:

@@ -11,7 +11,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.contracts.catalog import METHODS
+from service.contracts.plan import SOME
 from service.contracts.queue import JobQueue, connect
+from service.contracts.schemas import Report
 from service.contracts.settings import Settings
 from tests.service.test_immunize import refused
 
@@ -102,8 +104,24 @@ def test_the_docs(gateway: TestClient) -> None:
     form = paths["/immunize"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert set(form) >= {
         "image", "mask", "target_image", "method", "models", "epsilon", "steps", "seed", "preset", "target", "format",
-        "metadata",
+        "metadata", *SOME,
     }  # fmt: skip
+    assert form["losses"]["default"] == "implant,incomplete,hide"
+    assert form["order"]["enum"] == ["parallel", "sequential"]
+
+
+def test_the_docs_describe_the_whole_report(gateway: TestClient) -> None:
+    schemas = gateway.get("/openapi.json").json()["components"]["schemas"]
+    report = schemas["Report"]["properties"]
+    assert set(report) == set(Report.model_fields)
+    assert report["losses"]["items"]["enum"] == ["implant", "incomplete", "hide"]
+    assert set(report) >= {"losses", "order"}
+
+
+def test_the_catalog_tells_what_each_method_takes(gateway: TestClient) -> None:
+    methods = {method["name"]: method for method in gateway.get("/catalog").json()["methods"]}
+    assert methods["backdoor"]["takes"] == ["prompt", "denoising_steps", "gradient_steps", "losses", "order"]
+    assert {name for name, method in methods.items() if method["needs_mask"]} == {"backdoor"}
 
 
 @pytest.mark.parametrize("status", ["413", "415", "422", "429", "503"])

@@ -77,6 +77,9 @@ def test_image(photo, photograph, tmp_path, capsys):
         ["--method", "diffusion", "--model", "painter", "tiny", "--preset", "early", "--prompt", "a cat"],
         ["--norm", "l2", "--epsilon", "200"],
         ["--epsilon", "7.65"],
+        ["--method", "backdoor", "--model", "painter", "--mask", "mask.png"],
+        ["--method", "backdoor", "--model", "tiny", "--mask", "mask.png", "--losses", "implant,hide"],
+        ["--method", "backdoor", "--model", "painter", "tiny", "--mask", "mask.png", "--order", "sequential"],
     ],
     ids=" ".join,
 )
@@ -91,7 +94,7 @@ def test_image_options(suffix, options, photo, tmp_path, capsys):
     assert opened((tmp_path / f"out.{suffix}").read_bytes()).size == (96, 80)
     assert report["mask"] is ("--mask" in options)
     assert report["target"] == {"--target": "image" if "other.jpg" in options else "inverted"}.get(
-        options[0], None if {"noise", "early"} & set(options) else "gray"
+        options[0], None if {"noise", "early"} & set(options) else "farthest" if "backdoor" in options else "gray"
     )
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == (suffix.lower() in {"jpg", "jpeg"})
@@ -140,6 +143,8 @@ def clutter(folder: Path, photo: bytes) -> None:
         "plain-file": b"",
         "small-mask.png": png(Image.new("L", (40, 40))),
         "white.png": png(Image.new("L", (96, 80), 255)),
+        "black.png": png(Image.new("L", (96, 80))),
+        "mask.png": png(Image.linear_gradient("L").resize((96, 80))),
     }.items():
         (folder / name).write_bytes(data)
     for name in ("folder", "folder.png"):
@@ -195,7 +200,36 @@ WRONG = {
         )
     },
     "edits by an encoder": (["photo.png", "-o", "out.png", "--method", "diffusion"], "does not fit method diffusion"),
-    "repeats without edits": (["photo.png", "-o", "out.png", "--repeats", "2"], "encoder runs no edit"),
+    "repeats without edits": (["photo.png", "-o", "out.png", "--repeats", "2"], "encoder takes none; leave"),
+    "backdoor without a mask": (
+        ["photo.png", "-o", "out.png", "--method", "backdoor"],
+        "mask: this method protects one region and needs it; send a mask",
+    ),
+    "backdoor with a black mask": (
+        ["photo.png", "-o", "out.png", "--method", "backdoor", "--mask", "black.png"],
+        "mask: it is black everywhere",
+    ),
+    "backdoor with a white mask": (
+        ["photo.png", "-o", "out.png", "--method", "backdoor", "--mask", "white.png"],
+        "mask: it covers the whole picture, and edits elsewhere are to go on",
+    ),
+    **{
+        f"{option} {value!r} of the backdoor": (
+            ["photo.png", "-o", "out.png", "--method", "backdoor", "--mask", "mask.png", f"--{option}", value],
+            said,
+        )
+        for option, value, said in (
+            ("losses", "explode", "losses: 'explode' is not one of implant, incomplete, hide"),
+            ("losses", "", "losses: '' is not one of implant, incomplete, hide"),
+            ("order", "both", "order: 'both' is not one of parallel, sequential"),
+            ("repeats", "2", "repeats: backdoor takes none; leave the field out"),
+            ("masks", "random", "masks: backdoor takes none"),
+            ("target", "zero", "target: 'zero' is not one of farthest, inverted, gray, noise"),
+            ("preset", "early", "backdoor has no preset 'early'; it has fast, paper"),
+        )
+    },
+    "losses without a backdoor": (["photo.png", "-o", "out.png", "--losses", "hide"], "encoder takes none; leave"),
+    "order without a backdoor": (["photo.png", "-o", "out.png", "--order", "parallel"], "encoder takes none; leave"),
     "steps of noise": (["photo.png", "-o", "out.png", "--method", "noise", "--steps", "5"], "noise takes no steps"),
     "target": (["photo.png", "-o", "out.png", "--target", "magic"], "'magic' is neither"),
     "target that is no picture": (["photo.png", "-o", "out.png", "--target", "text.png"], "target: the file is not"),
@@ -262,7 +296,7 @@ def test_an_interrupt_leaves_nothing(photo, tmp_path, monkeypatch, capsys):
     def interrupted(*given, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(immunization, "pgd", interrupted)
+    monkeypatch.setattr(immunization, "descend", interrupted)
     assert main(["image", "photo.png", "-o", "out.png", "--report", "r.json", *QUICK]) == 130
     assert {path.name for path in tmp_path.iterdir()} == {"photo.png"}
 
@@ -285,6 +319,21 @@ def test_prompts_and_all_else_of_edits_are_in_the_report(photo, tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     told = {"prompts": ["a cat", ""], "denoising_steps": 6, "gradient_steps": 2, "repeats": 3, "masks": "random"}
     assert report | told | {"target": "noise", "gradient_evaluations": 6} == report
+
+
+def test_losses_and_order_of_the_backdoor_are_in_the_report(photo, photograph, tmp_path):
+    (tmp_path / "mask.png").write_bytes(png(Image.linear_gradient("L").resize((96, 80))))
+    how = ["--method", "backdoor", "--model", "painter", "tiny", "--steps", "4", "--seed", "1", "--mask", "mask.png"]
+    how += ["--losses", "hide,implant", "--order", "sequential", "--prompt", "a cat", "--target", "inverted"]
+    assert main(["image", "photo.png", "-o", "out.png", "--report", "r.json", *how]) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    told = {"losses": ["implant", "hide"], "order": "sequential", "prompts": ["a cat"], "target": "inverted"}
+    told |= {"steps": 4, "gradient_evaluations": 6, "mask": True, "epsilon": 6.0, "repeats": None, "masks": None}
+    assert report | told == report
+    moved = np.asarray(opened((tmp_path / "out.png").read_bytes())).astype(int) - np.asarray(photograph).astype(int)
+    assert np.abs(moved).max() == report["linf_255"] == 6
+    assert moved[60:].any()  # where the mask is white
+    assert moved[:20].any()
 
 
 def test_models(capsys, models_file):

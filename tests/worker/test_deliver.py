@@ -219,6 +219,7 @@ def test_what_on_step_raises_comes_through(models, pool, picture):
 
 EDITS = {"method": "diffusion", "models": "painter"}
 EDITED = ("prompts", "denoising_steps", "gradient_steps", "repeats", "masks")
+BACKDOOR = {"method": "backdoor", "models": "painter"}
 
 
 @pytest.mark.parametrize(
@@ -282,6 +283,75 @@ def test_any_shape_of_edits(size, run, photograph):
 def test_attacks_without_edits_say_nothing_of_them(run, picture):
     report = run(picture).report
     assert [getattr(report, name) for name in EDITED] == [[], *[None] * 4]
+    assert (report.losses, report.order) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"preset": "paper"},
+        {"models": "tiny"},
+        {"models": "painter,tiny"},
+        {"models": "tiny,painter", "order": "sequential"},
+        {"losses": "implant"},
+        {"losses": "hide,incomplete", "target": "noise", "prompt": "a cat\na dog"},
+        {"norm": "l2", "epsilon": "300", "denoising_steps": "1"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("format", ["png", "jpeg"])
+def test_the_report_of_a_backdoor_is_true_of_the_file(format, fields, run, models, pool, picture):
+    mask, fields = region(picture.size, 20, 10, 50, 60), BACKDOOR | fields
+    delivery = run(picture, mask, format=format, **fields)
+    report, moved = delivery.report, difference(picture, delivery.data)
+    assert report.linf_255 == np.abs(moved).max() > 0
+    if format == "png":
+        assert (report.l2_255 if report.norm == "l2" else report.linf_255) <= report.epsilon
+    assert moved[10:60, 20:50].any()  # unlike the other attacks
+    moved[10:60, 20:50] = 0
+    assert moved.any()
+    plan = make_plan(BASE | fields | {"format": format}, models)
+    assert (report.losses, report.order) == (list(plan.losses), plan.order)
+    assert (report.prompts, report.denoising_steps) == (list(plan.prompts), plan.denoising_steps)
+    assert (report.repeats, report.masks, report.mask) == (None, None, True)
+    assert report.gradient_evaluations == (9 if plan.order == "sequential" else 6)
+
+    loaded, recipe = [pool.get(name) for name in plan.models], RECIPES["backdoor", plan.preset]
+    objective = make_attack(plan, loaded, recipe, plan.target).objective(to_tensor(picture.pixels), to_tensor(mask))
+    delivered = to_tensor(opened(delivery.data).convert("RGB"))
+    with torch.no_grad():
+        assert report.loss_initial == pytest.approx(objective.loss(to_tensor(picture.pixels)).item(), rel=1e-5)
+        assert report.loss_final == pytest.approx(objective.loss(delivered).item(), rel=1e-5)
+    if format == "png" and "implant" in plan.losses:
+        assert report.loss_final < report.loss_initial
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [(None, "needs it"), ((), "black everywhere"), ((0, 0, 96, 80), "covers the whole picture")],
+)
+def test_a_backdoor_without_a_region_is_refused(box, said, run, picture):
+    with pytest.raises(BadField, match=said) as caught:
+        run(picture, None if box is None else region(picture.size, *box), **BACKDOOR)
+    assert caught.value.field == "mask"
+
+
+@pytest.mark.parametrize("size", [(2, 1), (3, 50), (70, 33), (200, 150)])
+@pytest.mark.parametrize("name", ["painter", "tiny"])
+def test_any_shape_of_a_backdoor(name, size, run, photograph):
+    picture = Picture(photograph.resize(size))
+    mask = region(size, 0, 0, (size[0] + 1) // 2, (size[1] + 1) // 2)
+    report = run(picture, mask, **BACKDOOR | {"models": name}).report
+    assert (report.width, report.height) == size
+    assert report.linf_255 <= 6
+
+
+def test_a_picture_as_the_target_of_a_backdoor(run, picture):
+    mask, goal = region(picture.size, 20, 10, 50, 60), Image.new("RGB", (31, 70), (200, 20, 20))
+    delivery = run(picture, mask, goal=goal, **BACKDOOR)
+    assert delivery.report.target == "image"
+    assert delivery.report.loss_final < delivery.report.loss_initial
 
 
 @pytest.mark.parametrize(

@@ -167,18 +167,29 @@ def test_every_method_can_be_asked_for_with_the_shipped_models(method) -> None: 
 
 
 def test_what_the_contract_promises_is_there() -> None:
-    assert {"encoder", "diffusion", "noise"} <= set(METHODS)
+    assert {"encoder", "diffusion", "backdoor", "noise"} <= set(METHODS)
     assert {"fast", "robust", "paper", "photoguard"} <= {preset.name for preset in METHODS["encoder"].presets}
     assert {"fast", "early", "paper", "photoguard"} <= {preset.name for preset in METHODS["diffusion"].presets}
-    for method in (METHODS["encoder"], METHODS["diffusion"]):
+    assert {"fast", "paper"} <= {preset.name for preset in METHODS["backdoor"].presets}
+    for method in (METHODS["encoder"], METHODS["diffusion"], METHODS["backdoor"]):
         assert {"gray", "farthest", "inverted"} <= set(method.targets)
 
 
-def test_what_a_preset_of_a_method_that_edits_says() -> None:
+@pytest.mark.parametrize("field", ["denoising_steps", "gradient_steps", "repeats", "masks"])
+def test_a_preset_says_what_its_method_takes(field: str) -> None:
     for method in METHODS.values():
         for preset in method.presets:
-            numbers = (preset.denoising_steps, preset.gradient_steps, preset.repeats)
-            assert all((number is not None) is method.takes_edits for number in (*numbers, preset.masks))
-            if method.takes_edits:
-                assert 1 <= preset.gradient_steps <= preset.denoising_steps
-                assert preset.repeats >= 1
+            assert (getattr(preset, field) is not None) is (field in method.takes), (method.name, preset.name)
+
+
+def test_a_presets_numbers_go_together() -> None:
+    for method in METHODS.values():
+        for preset in method.presets:
+            assert 1 <= (preset.gradient_steps or 1) <= (preset.denoising_steps or 1)
+            assert (preset.repeats or 1) >= 1
+
+
+def test_the_backdoor_alone_needs_a_mask() -> None:
+    assert [method.name for method in METHODS.values() if method.needs_mask] == ["backdoor"]
+    assert METHODS["backdoor"].also_alone
+    assert {preset.epsilon for preset in METHODS["backdoor"].presets} == {6}  # the paper's

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from service.contracts.errors import BadField, NotAnImage
-from service.contracts.pictures import covers, read_mask
+from service.contracts.pictures import check_mask, covers, read_mask
 from tests.helpers import encoded, png
 from tests.service.contracts.examples import LIMIT
 
@@ -48,4 +48,35 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_a_mask_that_is_no_image_says_mask(data: bytes) -> None:
     with pytest.raises(NotAnImage, match=r"^mask: ") as caught:
         read_mask(data, (4, 4), max_pixels=LIMIT)
+    assert caught.value.field == "mask"
+
+
+def painted(white: float) -> Image.Image:
+    """A mask (10x10) whose upper share is white."""
+    mask = Image.new("L", (10, 10))
+    mask.paste(255, (0, 0, 10, round(10 * white)))
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "needed", "said"),
+    [
+        (None, False, None),
+        (None, True, "mask: this method protects one region and needs it; send a mask"),
+        (painted(0), False, None),
+        (painted(0), True, "mask: it is black everywhere"),
+        (painted(0.5), False, None),
+        (painted(0.5), True, None),
+        (painted(0.1), True, None),
+        (painted(0.9), True, None),
+        (painted(1), False, "mask: it covers the whole picture, and the perturbation lies outside"),
+        (painted(1), True, "mask: it covers the whole picture, and edits elsewhere are to go on"),
+    ],
+)
+def test_masks_with_which_nothing_can_be_done(mask: Image.Image | None, needed: bool, said: str | None) -> None:
+    if said is None:
+        check_mask(mask, needed=needed)
+        return
+    with pytest.raises(BadField, match=said) as caught:
+        check_mask(mask, needed=needed)
     assert caught.value.field == "mask"

@@ -7,18 +7,21 @@ import pytest
 from service.contracts.catalog import DEFAULT_MODEL, METHODS, Ability, Model, load_models
 from service.contracts.errors import BadField
 from service.contracts.plan import (
-    EDITED,
+    COMMON,
+    FIELDS,
+    LOSSES,
     MAX_DENOISING,
     MAX_PROMPT,
     MAX_PROMPTS,
     MAX_REPEATS,
     MAX_SEED,
     MAX_STEPS,
+    SOME,
     make_plan,
 )
 
 MODELS = load_models()
-DIFFUSION = METHODS["diffusion"]
+BEYOND = ("prompts", "denoising_steps", "gradient_steps", "repeats", "masks", "losses", "order")  # of a plan
 
 WRONG = [
     ("method", "magic"),
@@ -81,23 +84,54 @@ def test_a_wrong_value_of_a_method_that_edits(field: str, value: str) -> None:
     assert len(caught.value.detail) < 400
 
 
-@pytest.mark.parametrize("field", EDITED)
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.takes_edits])
-def test_methods_that_do_not_edit_refuse_what_is_for_edits(method: str, field: str) -> None:
-    value = {"prompt": "a cat", "masks": "given"}.get(field, "1")
-    assert make_plan({"method": "diffusion", field: value}, MODELS)
-    with pytest.raises(BadField, match=f"{field}: {method} runs no edit; leave the field out") as caught:
-        make_plan({"method": method, field: value}, MODELS)
+WRONG_BACKDOORS = [
+    *(("losses", text) for text in ("", " , ", "explode", "Hide", "hide;implant", "implant,explode", "all")),
+    *(("order", text) for text in ("", "PARALLEL", "both", "parallel,sequential")),
+    *(("denoising_steps", text) for text in ("0", "four", str(MAX_DENOISING + 1))),
+    ("gradient_steps", "5"),  # of four denoising steps
+    ("prompt", "x" * (MAX_PROMPT + 1)),
+    ("target", "zero"),
+    ("preset", "early"),
+    ("epsilon", "0"),
+    ("steps", "0"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_BACKDOORS, ids=lambda text: repr(text[:12]))
+def test_a_wrong_value_of_the_backdoor(field: str, value: str) -> None:
+    with pytest.raises(BadField) as caught:
+        make_plan({"method": "backdoor", field: value}, MODELS)
+    assert caught.value.field == field
+    assert caught.value.detail.startswith(f"{field}: ")
+    assert len(caught.value.detail) < 400
+
+
+RIGHT = {"prompt": "a cat", "masks": "given", "losses": "hide", "order": "parallel"}  # others: a number
+
+
+def test_the_fields_are_those_of_all_methods_and_those_of_some() -> None:
+    assert {"method", "models", "epsilon", "steps", "seed", "preset", "target", "format"} <= set(COMMON)
+    assert sorted({*COMMON, *SOME}) == sorted(FIELDS)
+    assert set(SOME) == {name for method in METHODS.values() for name in method.takes}
+
+
+@pytest.mark.parametrize("field", SOME)
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_refuse_the_fields_of_others(method: str, field: str) -> None:
+    fields = {"method": method, field: RIGHT.get(field, "1")}
+    if field in METHODS[method].takes:
+        assert make_plan(fields, MODELS)
+        return
+    with pytest.raises(BadField, match=f"{field}: {method} takes none; leave the field out") as caught:
+        make_plan(fields, MODELS)
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize(
-    "field",
-    ["method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format", *EDITED],
-)
+@pytest.mark.parametrize("field", FIELDS)
 def test_a_long_value_is_not_sent_back_whole(field: str) -> None:
+    taker = next((method.name for method in METHODS.values() if field in method.takes), None)
     with pytest.raises(BadField) as caught:
-        make_plan(({"method": "diffusion"} if field in EDITED else {}) | {field: "x" * 10_000}, MODELS)
+        make_plan(({"method": taker} if taker else {}) | {field: "x" * 10_000}, MODELS)
     assert caught.value.field == field
     assert len(caught.value.detail) < 400
 
@@ -109,6 +143,8 @@ def test_a_long_value_is_not_sent_back_whole(field: str) -> None:
         ({"norm": "l2", "epsilon": "1e7"}, "epsilon"),
         ({"method": "diffusion", "preset": "photoguard", "norm": "linf"}, "epsilon"),
         ({"method": "diffusion", "denoising_steps": "2", "gradient_steps": "3"}, "gradient_steps"),
+        ({"method": "backdoor", "denoising_steps": "2", "gradient_steps": "3"}, "gradient_steps"),
+        ({"method": "backdoor", "norm": "l2"}, "epsilon"),
         ({"method": "noise", "steps": "5"}, "steps"),
         ({"method": "noise", "target": "gray"}, "target"),
         ({"method": "noise", "preset": "fast"}, "preset"),
@@ -141,6 +177,7 @@ def able(*abilities: Ability) -> Model:
         ("encoder", {"some": able("decodes")}, "some (python) does not fit method encoder, which needs a model that"),
         ("encoder", {"some": able("decodes")}, "none here"),
         ("diffusion", {"some": able("encodes")}, "which needs a model that edits; those are none here"),
+        ("backdoor", {"some": able("decodes")}, "which needs a model that edits or encodes; those are none here"),
         ("diffusion", {"some": able("decodes"), "reference-ldm": able("edits")}, "those are some"),  # by its own name
     ],
 )
@@ -171,6 +208,13 @@ def test_an_editor_and_what_joins_it(models: str) -> None:
     assert make_plan({"method": "diffusion", "models": models}, MODELS).models == tuple(models.split(","))
 
 
+@pytest.mark.parametrize(
+    "models", [DEFAULT_MODEL, "sdxl-vae,reference-autoencoder", "reference-lama", "reference-mat,sdxl-vae,sdxl-inpaint"]
+)
+def test_the_backdoor_takes_encoders_and_editors(models: str) -> None:
+    assert make_plan({"method": "backdoor", "models": models}, MODELS).models == tuple(models.split(","))
+
+
 def test_an_editor_has_an_encoder_too() -> None:
     assert make_plan({"method": "encoder", "models": "reference-ldm"}, MODELS).models == ("reference-ldm",)
 
@@ -181,12 +225,21 @@ def test_defaults() -> None:
     assert (plan.method, plan.models, plan.preset) == ("encoder", (DEFAULT_MODEL,), first.name)
     assert (plan.norm, plan.epsilon, plan.steps) == (first.norm, first.epsilon, first.steps)
     assert (plan.target, plan.format) == ("gray", "png")
-    assert (plan.prompts, plan.denoising_steps, plan.gradient_steps, plan.repeats, plan.masks) == ((), *[None] * 4)
+    assert [getattr(plan, name) for name in BEYOND] == [(), None, None, None, None, (), None]
 
 
 def test_defaults_of_the_diffusion_method() -> None:
     plan = make_plan({"method": "diffusion"}, MODELS)
     assert (plan.models, plan.preset, plan.target, plan.prompts) == (("reference-ldm",), "fast", "gray", ("",))
+    assert (plan.losses, plan.order) == ((), None)
+
+
+def test_defaults_of_the_backdoor() -> None:
+    plan = make_plan({"method": "backdoor"}, MODELS)
+    assert (plan.models, plan.preset, plan.target, plan.prompts) == (("reference-lama",), "fast", "farthest", ("",))
+    assert (plan.losses, plan.order) == (LOSSES, "parallel") == (("implant", "incomplete", "hide"), "parallel")
+    assert (plan.epsilon, plan.steps) == (6, 20)  # the paper's
+    assert (plan.repeats, plan.masks) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +305,26 @@ def test_right_values_of_a_method_that_edits(fields: dict[str, str], name: str, 
     assert getattr(make_plan({"method": "diffusion"} | fields, MODELS), name) == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "name", "expected"),
+    [
+        ({"losses": "implant"}, "losses", ("implant",)),
+        ({"losses": " hide , implant ,"}, "losses", ("implant", "hide")),  # in their own order
+        ({"losses": "hide,hide"}, "losses", ("hide",)),
+        ({"losses": "hide,incomplete,implant"}, "losses", LOSSES),
+        ({"order": "sequential"}, "order", "sequential"),
+        ({"order": "parallel"}, "order", "parallel"),
+        ({"prompt": "a cat\na dog"}, "prompts", ("a cat", "a dog")),
+        ({"denoising_steps": "2"}, "gradient_steps", 2),
+        ({"preset": "paper"}, "losses", LOSSES),
+        ({"target": "inverted"}, "target", "inverted"),
+    ],
+    ids=str,
+)
+def test_right_values_of_the_backdoor(fields: dict[str, str], name: str, expected: object) -> None:
+    assert getattr(make_plan({"method": "backdoor"} | fields, MODELS), name) == expected
+
+
 def test_a_target_picture() -> None:
     assert make_plan({}, MODELS, target_image=True).target == "image"
     assert make_plan({"target": "image"}, MODELS, target_image=True).target == "image"
@@ -262,15 +335,19 @@ def test_seeds_are_drawn_anew() -> None:
 
 
 def test_a_plan_survives_its_own_json() -> None:
-    for fields in ({"epsilon": "7.65"}, {"method": "diffusion", "prompt": "a ü\nb", "masks": "random"}):
+    for fields in (
+        {"epsilon": "7.65"},
+        {"method": "diffusion", "prompt": "a ü\nb", "masks": "random"},
+        {"method": "backdoor", "losses": "hide,implant", "order": "sequential"},
+    ):
         plan = make_plan({"seed": str(MAX_SEED)} | fields, MODELS)
         assert type(plan).model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_a_plan_of_before_there_were_edits_is_still_read() -> None:
+def test_a_plan_of_before_there_were_these_fields_is_still_read() -> None:
     """What lies in a queue while a worker is replaced by a newer one."""
     plan = make_plan({}, MODELS)
-    assert type(plan).model_validate_json(plan.model_dump_json(exclude={"prompts", *EDITED})) == plan
+    assert type(plan).model_validate_json(plan.model_dump_json(exclude=set(BEYOND))) == plan
 
 
 def test_early_steers_towards_nothing() -> None:

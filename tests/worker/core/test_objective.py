@@ -38,6 +38,9 @@ TABLE = {
     "parallel": lambda: Parallel([Square(0.2), Texture(), Weighted(Square(1), 3)]),
     "parallel of sums": lambda: Parallel([Total(), Total()]),
     "parallel of one": lambda: Parallel([Texture()]),
+    "weighted sum": lambda: Parallel([Square(0.2), Texture(), Total()], [2, -0.5, 1e-3]),
+    "weighted sum of one": lambda: Parallel([Texture()], [3]),
+    "weighted sums of sums": lambda: Parallel([Parallel([Total(), Total()], [1, 2]), Square(1)], [0.5, 4]),
     "repeated": lambda: Repeated(Texture(), 3),
     "expectation": lambda: Expectation(Texture(), [lambda x: x.flip(-1)]),
     "nested": lambda: Weighted(Parallel([Expectation(Square(1), [lambda x: x * 0.5]), Texture()]), 2),
@@ -87,6 +90,33 @@ def test_parallel_is_the_mean():
     )
 
 
+@pytest.mark.parametrize("weights", [(1, 1), (2, 0.5), (0, 1), (-1, 3)])
+def test_parallel_with_weights_is_the_weighted_sum(weights):
+    several = Square(0.1), Texture()
+    together = Parallel(several, weights)
+    torch.testing.assert_close(
+        together.loss(X), sum(weight * each.loss(X) for each, weight in zip(several, weights, strict=True))
+    )
+    value, gradient = together.value_and_grad(X)
+    torch.testing.assert_close(value, together.loss(X))
+    slopes = [each.value_and_grad(X)[1] * weight for each, weight in zip(several, weights, strict=True)]
+    torch.testing.assert_close(gradient, slopes[0] + slopes[1])
+
+
+def test_equal_weights_that_add_up_to_one_are_none():
+    several = [Square(0.1), Texture(), Square(1)]
+    for one, other in zip(
+        Parallel(several).value_and_grad(X), Parallel(several, [1 / 3] * 3).value_and_grad(X), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("weights", [[], [1], [1, 2, 3]])
+def test_weights_that_are_not_one_for_each_are_refused(weights):
+    with pytest.raises(ValueError, match=f"{len(weights)} weights for 2 objectives; give one each"):
+        Parallel([Square(0), Texture()], weights)
+
+
 class Graphs(Objective):
     """Counts the graphs that are alive: what each evaluation saves for its gradient, until that is taken."""
 
@@ -117,6 +147,8 @@ class _Watched(torch.autograd.Function):
     ("compose", "evaluations"),
     [
         (lambda one: Parallel([one, one]), 2),
+        (lambda one: Parallel([one, one, one], [1, 1, 2]), 3),
+        (lambda one: Balanced([Parallel([one, one], [1, 2]), Parallel([one, one], [1, 2])]), 4),
         (lambda one: Balanced([one, one, one]), 3),
         (lambda one: Repeated(one, 5), 5),
         (lambda one: Balanced([Repeated(one, 3), Parallel([one, one])]), 5),
@@ -188,6 +220,7 @@ def test_repeated_is_the_mean_of_what_is_drawn():
         (Expectation(Weighted(Repeated(Square(0), 7), 2), [lambda x: x]), 7),
         (Parallel([Square(0), Square(1)]), 1),  # of each model one
         (Parallel([Repeated(Square(0), 4), Square(1)]), 4),
+        (Parallel([Square(0), Square(1), Square(2)], [1, 1, 2]), 1),  # of each loss one
         (Balanced([Square(0), Repeated(Square(0), 5)]), 5),
     ],
 )
