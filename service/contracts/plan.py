@@ -167,10 +167,11 @@ def _models(text: str | None, method: Method, known: Mapping[str, Model]) -> tup
 
 
 def _unfit(name: str, method: Method, known: Mapping[str, Model]) -> BadField:
-    fitting = ", ".join(model.name for model in known.values() if method.ability in model.abilities)
+    able = (method.ability, method.also) if method.also and method.also_alone else (method.ability,)
+    fitting = ", ".join(model.name for model in known.values() if set(able) & set(model.abilities))
     return BadField(
         f"models: {name} ({known[name].kind}) does not fit method {method.name}, which needs a model that "
-        f"{method.ability}; those are {fitting or 'none here'}",
+        f"{' or '.join(able)}; those are {fitting or 'none here'}",
         field="models",
     )
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from service.contracts.catalog import Loss, Order
+from service.contracts.errors import BadField
 from worker.core.objective import Balanced, Objective, Parallel
 from worker.core.target import target_picture
 from worker.core.trigger import expanded, incomplete, without
@@ -27,6 +28,7 @@ WEIGHTS: dict[Loss, float] = {"implant": 1.0, "incomplete": 1.0, "hide": 2.0}
 FEW = EditOptions(steps=4, guidance=7.5)
 DRAWS = 8  # cuts, each with its own noise and prompt, that the optimisation takes one of at every step
 MEASURED = (DRAWS, DRAWS + 1)  # the draws of the reported loss: none that was optimised
+FRESH = 1_000_003  # where the seeds of their noise begin: somebody who edits begins at 0
 BLANK = 0.5  # what an editor's encoder sees inside the hole
 
 
@@ -51,7 +53,8 @@ class Editor:
 
     def paint(self, seen: Tensor, mask: Tensor, number: int) -> Tensor:
         prompts = [self._prompts[number % len(self._prompts)]] * len(seen)
-        generators = [torch.Generator().manual_seed(number) for _ in seen]  # alike, whatever the place in the batch
+        seed = FRESH + number  # for all alike, whatever the place in the batch
+        generators = [torch.Generator().manual_seed(seed) for _ in seen]
         return self._model.edit(seen, mask, prompts, generators, self._options)
 
     def wanted(self, target: Tensor) -> Tensor:
@@ -100,6 +103,12 @@ class Scene:
         self._victim, self._view, self._x = victim, view, x
         with torch.no_grad():
             self._trigger = view.region(trigger.to(x)).expand(len(x), -1, -1, -1)
+            if not bool(self._trigger.any(dim=3).any(dim=2).all()):
+                raise BadField(
+                    "mask: it is black everywhere, or the region is too small for the model to see; protect a larger "
+                    "one",
+                    field="mask",
+                )
             self._whole = expanded(self._trigger)
             self._wanted = victim.wanted(self._seen(_picture(target, x)))
         self._masks: dict[tuple[Loss, int], Tensor] = {}
@@ -124,7 +133,7 @@ class Scene:
         if kind == "implant":
             return self._trigger
         if (kind, number) not in self._masks:
-            part = incomplete(self._whole, number)
+            part = incomplete(self._whole, number, self._trigger)
             self._masks[kind, number] = part if kind == "incomplete" else without(part, self._trigger)
         return self._masks[kind, number]
 
@@ -140,9 +149,10 @@ class BackdoorAttack:
     """The backdoor in one model, or in several.
 
     `model`: anything that `Edits` or, for the encoder backdoor, `Encodes`; or a sequence of such. `target`: `farthest`,
-    `inverted`, `gray`, `noise`, or a picture (1,3,h,w) in [0,1]. `losses`: those that are taken. `weights`: of each.
-    `order`: several models in `parallel` (each gradient normalised, Algorithm 1) or one after the other, `sequential`
-    (Algorithm 2). A mask, the trigger, must be given; the perturbation lies inside it and outside.
+    `inverted`, `gray`, `noise`, or a picture (1,3,h,w) in [0,1]. `losses`: those that are taken. `weights`: where they
+    are to be others than WEIGHTS. `order`: several models in `parallel` (each gradient normalised, Algorithm 1) or one
+    after the other, `sequential` (Algorithm 2). A mask, the trigger, must be given, else BadField; the perturbation
+    lies inside it and outside.
     """
 
     covers_region = True  # unlike the other attacks' perturbations
@@ -160,7 +170,7 @@ class BackdoorAttack:
     ) -> None:
         self._models = tuple(model) if isinstance(model, Sequence) else (model,)
         self._target, self._prompts, self._options = target, tuple(prompts) or ("",), options
-        self._losses, self._weights, self._order = tuple(losses), weights or WEIGHTS, order
+        self._losses, self._weights, self._order = tuple(losses), WEIGHTS | (weights or {}), order
         if not self._losses or not set(self._losses) <= set(LOSSES):
             raise ValueError(f"losses: {', '.join(self._losses) or 'none'}; take some of {', '.join(LOSSES)}")
 
@@ -176,14 +186,19 @@ class BackdoorAttack:
 
     def training(self, x: Tensor, mask: Tensor | None = None) -> Objective:
         """What is optimised: another cut of the trigger at every step."""
-        totals = [self._total(scene, range(DRAWS)) for scene in self._scenes(x, mask)]
+        totals = [self._total(scene, self._draws()) for scene in self._scenes(x, mask)]
         return totals[0] if len(totals) == 1 else Balanced(totals)
 
     def stages(self, x: Tensor, mask: Tensor | None = None) -> list[Objective]:
         """What is optimised one after the other."""
         if self._order == "parallel":
             return [self.training(x, mask)]
-        return [self._total(scene, range(DRAWS)) for scene in self._scenes(x, mask)]
+        return [self._total(scene, self._draws()) for scene in self._scenes(x, mask)]
+
+    def _draws(self) -> list[int]:
+        """Every prompt is in one of them, and none is measured."""
+        count = len(self._prompts)
+        return [number + count if number in MEASURED else number for number in range(max(DRAWS, count))]
 
     def _total(self, scene: Scene, numbers: Sequence[int]) -> Objective:
         losses = [Backdoored(scene, loss, numbers) for loss in self._losses]
@@ -191,7 +206,9 @@ class BackdoorAttack:
 
     def _scenes(self, x: Tensor, mask: Tensor | None) -> list[Scene]:
         if mask is None:
-            raise ValueError("mask: the backdoor needs the protected region")
+            raise BadField("mask: the backdoor protects one region and needs it; give a mask, 1 inside", field="mask")
+        if bool(mask.flatten(1).all(dim=1).any()):
+            raise BadField("mask: it covers the whole picture, and edits elsewhere are to go on", field="mask")
         return [Scene(self._victim(model), _view(model), self._target, x, mask) for model in self._models]
 
     def _victim(self, model: Edits | Encodes) -> Victim:
