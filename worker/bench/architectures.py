@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from service.contracts.torchscript import InpaintOptions
+from worker.models.torchscript import Inpainter
+from worker.reference.inpainter import scripted
+from worker.reference.lama import GLOBAL, Around, Block, around, normalised
 
 WIDTHS = (128, 256, 512, 512)
 
@@ -61,3 +69,40 @@ def sd15_inpainting(dtype: torch.dtype) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+class BigLama(nn.Module):
+    """LaMa's largest published generator: 18 blocks of 512 channels, 51 million weights (Suvorov et al. 2022)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        down: list[nn.Module] = [normalised(around(4, 64, 7), 64)]
+        up: list[nn.Module] = []
+        for fine in (64, 128, 256):
+            down.append(normalised(around(fine, 2 * fine, 3, stride=2), 2 * fine))
+            raised = nn.ConvTranspose2d(2 * fine, fine, 3, stride=2, padding=1, output_padding=1)
+            up.insert(0, normalised(raised, fine))
+        self.near = 512 - int(512 * GLOBAL)
+        self.down, self.up = nn.Sequential(*down), nn.Sequential(*up)
+        self.blocks = nn.ModuleList([Block(512) for _ in range(18)])
+        self.out = Around(64, 3, 7)
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        x = self.down(torch.cat([image * (1 - mask), mask], 1))
+        near, far = x[:, : self.near], x[:, self.near :]
+        for block in self.blocks:
+            near, far = block(near, far)
+        made = torch.sigmoid(self.out(self.up(torch.cat([near, far], 1))))
+        return image * (1 - mask) + made * mask
+
+
+def big_lama(device: torch.device) -> Inpainter:
+    """It as the TorchScript that it is passed around as, read back."""
+    torch.manual_seed(0)
+    file = io.BytesIO()
+    torch.jit.save(scripted(BigLama()), file)
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
+        network = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+    return Inpainter("big-lama", network, InpaintOptions(), size=None, device=device, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""`immunize bench`. Imported by every `immunize` call, so heavy imports stay inside the functions."""
+"""`immunize bench` and `immunize ablate`. Imported by every `immunize` call: heavy imports stay inside functions."""
 
 from __future__ import annotations
 
@@ -59,6 +59,46 @@ def register(commands: Any) -> None:
     diffusion.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
     diffusion.set_defaults(run=_bench_diffusion)
 
+    backdoor = bench.add_parser("backdoor", help="edits of and around a protected region, by each model, and the cost")
+    backdoor.add_argument(
+        "--model",
+        nargs="+",
+        default=["reference-lama", "reference-mat", "reference-ldm"],
+        metavar="NAME",
+        help="models of the registry that edit (default: the reference ones)",
+    )
+    backdoor.add_argument("--architecture", metavar="NAME", help="big-lama: at full size, random weights (cost)")
+    backdoor.add_argument("--parts", default="table,cost", help="of table, cost (default both)")
+    _add_backdoor(backdoor)
+    backdoor.set_defaults(run=_bench_backdoor)
+
+    ablate = commands.add_parser("ablate", help="measure what each part of a method is for").add_subparsers(
+        metavar="WHAT", required=True
+    )
+    ablated = ablate.add_parser("backdoor", help="its losses, budgets, transformed pictures, repeated edits")
+    ablated.add_argument("--model", default="reference-lama", metavar="NAME", help="default reference-lama")
+    ablated.add_argument(
+        "--parts",
+        default="losses,epsilon,transforms,rounds",
+        help="of losses, epsilon, transforms, rounds (default all)",
+    )
+    _add_backdoor(ablated)
+    ablated.set_defaults(run=_ablate_backdoor)
+
+
+def _add_backdoor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, metavar="DIR", help="default: photographs inside scikit-image")
+    parser.add_argument("--count", type=int, default=4, help="pictures at most, as one batch (default 4)")
+    parser.add_argument("--size", type=int, default=256, help="side of the centre crops (default 256)")
+    parser.add_argument("--trigger", type=int, default=64, help="side of the centred protected square (default 64)")
+    parser.add_argument("--preset", default="fast", help="fast or paper (default fast)")
+    parser.add_argument("--epsilon", type=float, default=6.0)
+    parser.add_argument("--steps", type=int, help="default: the preset's")
+    parser.add_argument("--target", default="farthest", help="farthest, inverted, gray or noise (default farthest)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="pictures and their edits, as one picture")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
+
 
 def _bench_encoder(options: argparse.Namespace) -> None:
     prepare()
@@ -72,3 +112,17 @@ def _bench_diffusion(options: argparse.Namespace) -> None:
     from worker.bench.diffusion import bench_diffusion
 
     bench_diffusion(options)
+
+
+def _bench_backdoor(options: argparse.Namespace) -> None:
+    prepare()
+    from worker.bench.backdoor import bench_backdoor
+
+    bench_backdoor(options)
+
+
+def _ablate_backdoor(options: argparse.Namespace) -> None:
+    prepare()
+    from worker.bench.ablation import ablate_backdoor
+
+    ablate_backdoor(options)

@@ -9,12 +9,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from service.contracts.catalog import METHODS, Preset
@@ -22,7 +19,7 @@ from service.contracts.errors import BadField
 from worker.attacks.diffusion import DiffusionAttack
 from worker.attacks.encoder import EncoderAttack
 from worker.bench import displacement
-from worker.bench.output import circumstances, say, table, words
+from worker.bench.output import SHEETS, circumstances, say, sheet, table, words
 from worker.bench.pictures import load_crops
 from worker.bench.subject import pick_editor
 from worker.core.budget import Linf
@@ -32,7 +29,6 @@ from worker.models.abilities import EditOptions
 from worker.recipes import FAST, RECIPES, UNIFORM
 
 PARTS = ("curves", "displacement")
-SHEETS = (".png", ".webp", ".jpg", ".jpeg")
 SHARES = (4, 2, 1)  # a preset is run at its steps divided by these
 SHARES_REPEATED = (10, 1)  # one that takes several gradients a step
 PROMPTS = ("", "a red ball on sand")
@@ -118,7 +114,8 @@ def _bench(options: argparse.Namespace, parts: Sequence[str], presets: Sequence[
         found["displacement"] = [asdict(row) for row in rows]
         text += _displacement(rows)
         if options.sheet:
-            sheet(x, made, options.sheet)
+            shown = [edits[number * len(SEEDS)] for number in range(len(PROMPTS)) for edits in made.values()]
+            sheet([x, *shown], options.sheet)
     print(json.dumps(found, indent=2) if options.json else "\n".join(text))
 
 
@@ -177,16 +174,6 @@ def measure(preset: Preset, steps: int, model: Any, x: Tensor, mask: Tensor, eps
         peak_memory_bytes=_peak(x),
     )
     return run, outcome.images
-
-
-def sheet(x: Tensor, made: dict[str, Tensor], path: Path) -> None:
-    """A picture a row: itself, then for each prompt its clean edit and the edits after each attack."""
-    columns = [x.cpu()]
-    for number in range(len(PROMPTS)):
-        columns += [edits[number * len(SEEDS)] for edits in made.values()]
-    rows = torch.cat([torch.cat(list(column), 1) for column in columns], 2)
-    values = (rows.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    Image.fromarray(np.ascontiguousarray(values)).save(path)
 
 
 def _curves(runs: Sequence[Run]) -> list[str]:

@@ -8,12 +8,17 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from service.contracts.errors import BadField
 from worker.immunization import device_name
+
+SHEETS = (".png", ".webp", ".jpg", ".jpeg")
 
 
 def circumstances(device: torch.device, dtype: str, **more: object) -> dict[str, object]:
@@ -49,6 +54,13 @@ def words(option: str, text: str, known: Sequence[str]) -> list[str]:
         if word not in known:
             raise BadField(f"{option}: {word!r} is not one of {', '.join(known)}", field="parts")
     return given
+
+
+def sheet(columns: Sequence[Tensor], path: Path) -> None:
+    """Batches (N,3,H,W) in [0,1] beside one another, a picture a row, as one picture file."""
+    rows = torch.cat([torch.cat(list(column.cpu()), 1) for column in columns], 2)
+    values = (rows.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(np.ascontiguousarray(values)).save(path)
 
 
 def _processor() -> str:

@@ -52,6 +52,11 @@ class Inpainter:
             parameter.requires_grad_(False)
         self._options, self._device, self._dtype = options, device, dtype
 
+    @property
+    def random(self) -> bool:
+        """Whether another seed gives another edit."""
+        return self._options.random
+
     def edit(
         self,
         x: Tensor,
