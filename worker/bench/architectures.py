@@ -100,9 +100,9 @@ def big_lama(device: torch.device) -> Inpainter:
     """It as the TorchScript that it is passed around as, read back."""
     torch.manual_seed(0)
     file = io.BytesIO()
-    torch.jit.save(scripted(BigLama()), file)
-    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
+        torch.jit.save(scripted(BigLama()), file)
+        file.seek(0)
         network = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
     return Inpainter("big-lama", network, InpaintOptions(), size=None, device=device, dtype=torch.float32)
