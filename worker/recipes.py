@@ -53,7 +53,7 @@ EDIT_FAST = Recipe(rule=Momentum(decay=0.8), schedule=cosine(0.6, 0.02), random_
 EDIT_EARLY = Recipe(rule=Momentum(decay=0.8), schedule=cosine(0.6, 0.02), random_start=True, kind="early")
 EDIT_PAPER = Recipe(rule=Sign(), schedule=constant(2 / 16), random_start=False)
 EDIT_PHOTOGUARD = Recipe(rule=Sign(), schedule=constant(1 / 16), random_start=False, distance="norm")
-BACKDOOR_FAST = Recipe(rule=Momentum(decay=0.7), schedule=cosine(0.6, 0.05), random_start=True, guidance=1.0, eta=0.0)
+BACKDOOR_FAST = Recipe(rule=Momentum(decay=0.6), schedule=cosine(1, 0.05), random_start=True, guidance=1.0, eta=0.0)
 BACKDOOR_PAPER = Recipe(rule=Sign(), schedule=constant(1 / 6), random_start=False)
 UNIFORM = Recipe(rule=Sign(), schedule=constant(0), random_start=True)
 

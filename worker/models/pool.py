@@ -107,7 +107,9 @@ def memory_of(model: Any) -> int:
         if id(part) in seen:
             continue
         seen[id(part)] = part
-        if isinstance(part, Tensor):
+        if isinstance(getattr(part, "memory_bytes", None), int):  # it knows, and its tensors may not be found
+            total += part.memory_bytes
+        elif isinstance(part, Tensor):
             total += part.numel() * part.element_size()
         elif isinstance(part, torch.jit.ScriptModule):  # what it holds is not in its __dict__
             waiting += [*part.parameters(), *part.buffers()]

@@ -41,7 +41,8 @@ class Attention(nn.Module):
         row = torch.arange(WINDOW).repeat_interleave(WINDOW)
         column = torch.arange(WINDOW).repeat(WINDOW)
         rows, columns = row[:, None] - row[None] + WINDOW - 1, column[:, None] - column[None] + WINDOW - 1
-        self.register_buffer("place", rows * (2 * WINDOW - 1) + columns, persistent=False)
+        place = (rows * (2 * WINDOW - 1) + columns).to(torch.uint8)  # a byte each: TorchScript files hold buffers too
+        self.register_buffer("place", place, persistent=False)
 
     def forward(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """x (N,C,H,W) and valid (N,1,H,W) in {0,1}, both as they are after it."""
@@ -51,7 +52,7 @@ class Attention(nn.Module):
         tokens = windows(F.pad(self.query_key_value(x), sides), self.window)
         known = windows(F.pad(valid, sides), self.window)
         q, k, v = tokens.unflatten(-1, [3 * self.heads, channels // self.heads]).transpose(1, 2).chunk(3, 1)
-        place = self.offset[:, self.place].to(q.dtype)  # type: ignore[index]
+        place = self.offset[:, self.place.long()].to(q.dtype)  # type: ignore[operator]
         bias = place[None] + ((1 - known) * self.skipped).transpose(1, 2)[:, None].to(q.dtype)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
         known = known.amax(1, keepdim=True).expand_as(known)

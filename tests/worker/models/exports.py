@@ -164,6 +164,13 @@ class Detached(nn.Module):
         return image.detach() * 0.5
 
 
+class Bytes(nn.Module):
+    """In whole levels: no gradient goes through."""
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        return (image * 255).to(torch.uint8).float() / 255
+
+
 class Huge(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         return image + torch.zeros([1 << 58])[0]

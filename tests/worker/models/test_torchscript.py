@@ -226,9 +226,17 @@ def test_what_is_beyond_white_still_has_a_gradient(load_torchscript, pictures):
 
 
 def test_the_file_is_frozen(load_torchscript):
+    """Its weights are constants of its graph; how many bytes they were is remembered."""
     model = load_torchscript(exports.Paints())
-    assert not any(parameter.requires_grad for parameter in model._network.parameters())
-    assert not model._network.training
+    assert not list(model._network.parameters())
+    assert model.memory_bytes == 4 * sum(weight.numel() for weight in exports.Paints().parameters())
+
+
+def test_a_file_that_was_exported_detached_can_be_attacked(load_torchscript, pictures):
+    """Freezing drops what is there for training alone."""
+    x, mask = pictures(1, 24, 32).requires_grad_(), hole(24, 32)
+    (gradient,) = torch.autograd.grad((painted(load_torchscript(exports.Detached()), x, mask) * mask).sum(), x)
+    torch.testing.assert_close(gradient, 0.5 * mask.expand_as(x))
 
 
 def test_the_same_every_time(load_torchscript, pictures):
@@ -266,7 +274,7 @@ WRONG = {
     "two tensors": (exports.Pair, "gives tuple for images"),
     "error of its own": (exports.Raises, "some cannot run on 32x24 pictures in torch.float32, .* exported for"),
     "another size": (exports.Square, "some cannot run on 32x24 pictures"),
-    "no gradients": (exports.Detached, "exported with gradients turned off"),
+    "no gradients": (exports.Bytes, "exported with gradients turned off"),
 }
 
 
@@ -282,7 +290,7 @@ def test_a_file_that_does_not_do_what_its_entry_says(case, load_torchscript, pic
 
 def test_without_gradients_asked_for_none_are_needed(load_torchscript, pictures):
     x = pictures(1, 24, 32)
-    made = edit(x, hole(24, 32), "", load_torchscript(exports.Detached()))
+    made = edit(x, hole(24, 32), "", load_torchscript(exports.Bytes()))
     assert torch.equal(made[..., :12, :], x[..., :12, :])
 
 
