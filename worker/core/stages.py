@@ -12,12 +12,13 @@ from worker.core.objective import Objective
 from worker.core.pgd import OnStep, Outcome, pgd
 from worker.core.step import Schedule, StepRule
 
-FINE = 0.5  # of the first objective's steps, and of the schedule: what each further objective takes
+FURTHER = 0.5  # of the first objective's steps: what each further one takes
+TAIL = 0.25  # of the schedule: what these steps are taken from
 
 
 def lengths(steps: int, count: int) -> list[int]:
     """How many steps each of `count` objectives takes."""
-    return [steps, *[round(steps * FINE + 0.49)] * (count - 1)]
+    return [steps, *[round(steps * FURTHER + 0.49)] * (count - 1)]
 
 
 def descend(
@@ -33,7 +34,7 @@ def descend(
     on_step: OnStep | None = None,
 ) -> Outcome:
     """As `pgd`, which it is for one objective. The first takes `steps` steps; each further one goes on from what is
-    there, with the finer half of the schedule and half as many steps, so that it does not undo what was done."""
+    there, with half as many steps from the schedule's last quarter, so that it does not undo what was done."""
     outcome: Outcome | None = None
     counts, done = lengths(steps, len(objectives)), 0
     for objective, count in zip(objectives, counts, strict=True):
@@ -59,7 +60,7 @@ def descend(
 
 
 def _finer(schedule: Schedule) -> Schedule:
-    return lambda progress: schedule(1 - FINE * (1 - progress))
+    return lambda progress: schedule(1 - TAIL * (1 - progress))
 
 
 def _counted(on_step: OnStep | None, done: int, total: int) -> OnStep | None:

@@ -120,7 +120,7 @@ def test_a_further_objective_goes_on_from_what_is_there(pictures):
     assert not torch.equal(out.images, x)
 
 
-def test_a_further_objective_has_the_finer_half_of_the_schedule(pictures):
+def test_a_further_objective_has_the_last_quarter_of_the_schedule(pictures):
     x, asked = pictures(1), []
 
     def schedule(progress: float) -> float:
@@ -128,7 +128,7 @@ def test_a_further_objective_has_the_finer_half_of_the_schedule(pictures):
         return 0.1
 
     descend([Shift(x, 0.1), Shift(x, 0.2)], x, Linf(0.1), rule=Sign(), schedule=schedule, steps=8)
-    assert asked == [index / 8 for index in range(8)] + [0.5 + index / 8 for index in range(4)]
+    assert asked == [index / 8 for index in range(8)] + [0.75 + index / 16 for index in range(4)]
 
 
 def test_what_is_told_is_measured_on_the_originals_and_on_what_is_delivered(pictures):
