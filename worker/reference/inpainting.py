@@ -1,6 +1,6 @@
 """Measures inpainters on photographs that they never saw, beside OpenCV's; the model cards' figures.
 
-    python -m worker.reference.inpainting --images DIR [--model NAME ...] [--size 256] [--hole 64]
+    python -m worker.reference.inpainting --images DIR [--model NAME ...] [--size 256] [--hole 64] [--count 12]
 
 What counts is the hole alone. Telea's fast marching (2004) and Navier-Stokes (Bertalmio et al. 2001) take radius 5.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,6 +40,24 @@ def classical(x: Tensor, mask: Tensor, kind: int) -> Tensor:
     return torch.from_numpy(made).permute(0, 3, 1, 2).float() / 255
 
 
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean ± standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def measure(x: Tensor, mask: Tensor, inpainters: Mapping[str, Any]) -> list[list[object]]:
+    """The table: a row for each of OpenCV's, then for each inpainter, of pictures (N,3,H,W) in [0,1] and one mask
+    (1,1,H,W) for all."""
+    filled = {name: classical(x, mask, kind) for name, kind in CLASSICAL.items()}
+    filled |= {name: edit(x, mask, "", model) for name, model in inpainters.items()}
+    rows: list[list[object]] = [["inpainter", "PSNR in the hole, dB", "SSIM in the hole"]]
+    for name, made in filled.items():
+        made = made * mask + x * (1 - mask)  # SSIM's windows reach beyond the hole
+        rows.append([name, spread(psnr(made, x, mask), 2), spread(ssim(made, x, mask), 3)])
+    return rows
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
@@ -47,21 +66,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--size", type=int, default=256, help="side of the centre crops")
     parser.add_argument("--hole", type=int, default=64, help="side of the centred hole")
     options = parser.parse_args(arguments)
+    if not 0 < options.hole <= options.size:
+        parser.error(f"--hole: {options.hole} is not between 1 and --size, {options.size}")
     prepare()
     x, mask = load_crops(options.images, options.count, options.size), centred(options.size, options.hole)
     pool = Pool(load_models(None), torch.device("cpu"))
-    filled = {name: classical(x, mask, kind) for name, kind in CLASSICAL.items()}
-    filled |= {name: edit(x, mask, "", pool.get(name)) for name in options.model}
-    rows: list[list[object]] = [["inpainter", "PSNR in the hole, dB", "SSIM in the hole"]]
-    for name, made in filled.items():
-        rows.append([name, spread(psnr(made, x, mask), 2), spread(ssim(made, x, mask), 3)])
+    rows = measure(x, mask, {name: pool.get(name) for name in options.model})
     print("\n".join(table(rows)))
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard error."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} ± {error:.{digits}f}"
 
 
 if __name__ == "__main__":
