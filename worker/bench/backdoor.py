@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,19 +14,17 @@ from torch import Tensor
 from service.contracts.catalog import METHODS, load_models
 from service.contracts.errors import BadField
 from service.contracts.settings import load_settings
-from worker.attacks.backdoor import FEW
 from worker.bench.architectures import big_lama
+from worker.bench.cost import Cost, cost_of, cost_table, now
 from worker.bench.output import SHEETS, circumstances, say, sheet, table, words
 from worker.bench.perceptual import Perceptual
 from worker.bench.pictures import load_crops
 from worker.bench.protection import REGIONS, Score, centred, protect, regions, score
-from worker.core.trigger import expanded, incomplete, without
 from worker.files import destination
 from worker.models.abilities import Edits
 from worker.models.pool import Pool, pick_device
 
 PARTS = ("table", "cost")
-BARE = 3  # times that the bare passes are run; the fastest counts
 
 
 @dataclass(frozen=True)
@@ -40,19 +36,6 @@ class Row:
     region: str
     benign: Score
     immunized: Score
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds are for all pictures together. Bare: forward and backward of the three edits that the losses need."""
-
-    victim: str
-    preset: str
-    gradients: int
-    seconds: float
-    seconds_a_step: float
-    bare_seconds: float
-    peak_memory_bytes: int  # of the device on a GPU; of the process so far on a CPU
 
 
 def bench_backdoor(options: argparse.Namespace) -> None:
@@ -81,7 +64,7 @@ def bench_backdoor(options: argparse.Namespace) -> None:
             text += ["", *_table(rows), *perceptual.missing()]
         if "cost" in parts:
             found["cost"] = [asdict(cost) for cost in costs]
-            text += ["", *_costs(costs)]
+            text += ["", *cost_table(costs)]
         if options.sheet:
             sheet(columns, options.sheet)
     print(json.dumps(found, indent=2) if options.json else "\n".join(text))
@@ -154,9 +137,9 @@ def _measure(
             epsilon=options.epsilon,
             steps=options.steps,
             target=options.target,
-            on_step=lambda *_, marks=marks: marks.append(_now(x)),
+            on_step=lambda *_, marks=marks: marks.append(now(x)),
         )
-        costs.append(_cost(victim, options.preset, model, x, trigger, int(outcome.gradient_evaluations[0]), marks))
+        costs.append(cost_of(victim, options.preset, model, x, trigger, int(outcome.gradient_evaluations[0]), marks))
         columns.append(outcome.images)
         for name, editor in models.items() if "table" in parts else ():
             say(f"its edits by {name}")
@@ -166,54 +149,6 @@ def _measure(
                 if name == victim:
                     columns += [benign[name, region][1], made] if region == "trigger" else [made]
     return costs, rows, columns
-
-
-def _cost(
-    victim: str, preset: str, model: Edits, x: Tensor, trigger: Tensor, gradients: int, marks: Sequence[float]
-) -> Cost:
-    """The second half of the steps counts: by then every clean edit is made."""
-    middle = len(marks) // 2
-    later = len(marks) - 1 - middle
-    return Cost(
-        victim=victim,
-        preset=preset,
-        gradients=gradients,
-        seconds=marks[-1] - marks[0],
-        seconds_a_step=(marks[-1] - marks[middle]) / later if later else float("nan"),
-        bare_seconds=bare(model, x, trigger),
-        peak_memory_bytes=_peak(x),
-    )
-
-
-def bare(model: Any, x: Tensor, trigger: Tensor) -> float:
-    """Seconds of forward and backward through one edit of each region, with nothing around it."""
-    part = incomplete(expanded(trigger), 0, trigger)
-    size = getattr(model, "size", None)
-    if size is not None and size < x.shape[-1]:
-        x = x[..., :size, :size]
-    masks = [mask[..., : x.shape[-2], : x.shape[-1]] for mask in (trigger, part, without(part, trigger))]
-    times = []
-    for _ in range(BARE):
-        began = _now(x)
-        for mask in masks:
-            leaf = x.detach().requires_grad_()
-            generators = [torch.Generator().manual_seed(0) for _ in x]
-            made = model.edit(leaf, mask, [""] * len(x), generators, FEW)
-            torch.autograd.grad(made.sum(), leaf)
-        times.append(_now(x) - began)
-    return min(times)
-
-
-def _now(x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()
-
-
-def _peak(x: Tensor) -> int:
-    if x.is_cuda:
-        return torch.cuda.max_memory_allocated(x.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -232,25 +167,3 @@ def _table(rows: Sequence[Row]) -> list[str]:
 
 def _perceptual(found: Score) -> list[str]:
     return ["–" if value is None else f"{value:.3f}" for value in (found.lpips, found.clip_fid)]
-
-
-def _costs(costs: Sequence[Cost]) -> list[str]:
-    lines: list[list[object]] = [
-        ["against", "preset", "gradients", "seconds", "a step", "bare passes", "ratio", "peak memory, MiB"]
-    ]
-    for cost in costs:
-        ratio = cost.seconds_a_step / cost.bare_seconds
-        memory = cost.peak_memory_bytes // 2**20
-        lines.append(
-            [
-                cost.victim,
-                cost.preset,
-                cost.gradients,
-                cost.seconds,
-                cost.seconds_a_step,
-                cost.bare_seconds,
-                ratio,
-                memory,
-            ]
-        )
-    return table(lines)
