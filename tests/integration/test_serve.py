@@ -66,6 +66,27 @@ def test_an_attack_on_edits(client: Client, image: bytes, photograph: Image.Imag
     assert ImageChops.multiply(difference, mask.convert("RGB")).getbbox() is None
 
 
+def test_a_protected_region(client: Client, image: bytes, photograph: Image.Image, mask: Image.Image) -> None:
+    asked = {
+        "method": "backdoor",
+        "models": "painter,tiny",
+        "losses": "hide,implant",
+        "order": "sequential",
+        "steps": 4,
+    }
+    done = client.wait(client.submit(image, mask=png(mask), **asked).id, timeout=60)
+    report = done.report
+    assert report is not None
+    assert (report.method, report.losses, report.order) == ("backdoor", ["implant", "hide"], "sequential")
+    assert (report.target, report.mask, report.gradient_evaluations) == ("farthest", True, 6)
+    assert report.loss_final < report.loss_initial
+    difference = ImageChops.difference(opened(client.image(done.id)).convert("RGB"), photograph)
+    assert 0 < max(high for _, high in difference.getextrema()) == report.linf_255 <= 6
+    assert ImageChops.multiply(difference, mask.convert("RGB")).getbbox() is not None
+    with pytest.raises(Refused, match="protects one region and needs it"):
+        client.submit(image, method="backdoor", models="painter")
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(client: Client, image: bytes) -> None:
     same, again, other = (client.immunize(image, steps=3, seed=seed) for seed in (11, 11, 12))
     assert same == again
