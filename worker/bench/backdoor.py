@@ -15,7 +15,8 @@ from service.contracts.catalog import METHODS, load_models
 from service.contracts.errors import BadField
 from service.contracts.settings import load_settings
 from worker.bench.architectures import big_lama
-from worker.bench.cost import Cost, cost_of, cost_table, now
+from worker.bench.clock import now
+from worker.bench.cost import Cost, cost_of, cost_table
 from worker.bench.output import SHEETS, circumstances, say, sheet, table, words
 from worker.bench.perceptual import Perceptual
 from worker.bench.pictures import load_crops
@@ -128,7 +129,7 @@ def _measure(
     costs, rows, columns = [], [], [x]
     for victim, model in models.items():
         say(f"{options.preset} against {victim}")
-        marks: list[float] = []
+        marks = [now(x)]
         outcome = protect(
             x,
             trigger,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.attacks.backdoor import FEW
+from worker.bench.clock import now, peak
 from worker.bench.output import table
+from worker.bench.protection import editing
 from worker.core.trigger import expanded, incomplete, without
-from worker.models.abilities import Edits
+from worker.models.abilities import EditOptions, Edits
 
 BARE = 3  # times that the bare passes are run; the fastest counts
 
@@ -35,7 +34,8 @@ class Cost:
 def cost_of(
     victim: str, preset: str, model: Edits, x: Tensor, trigger: Tensor, gradients: int, marks: Sequence[float]
 ) -> Cost:
-    """The second half of the steps counts: by then every clean edit is made."""
+    """`marks`: the time before the run and after every step. For a step's seconds the second half of the steps counts,
+    by when every clean edit is made."""
     middle = len(marks) // 2
     later = len(marks) - 1 - middle
     return Cost(
@@ -44,12 +44,12 @@ def cost_of(
         gradients=gradients,
         seconds=marks[-1] - marks[0],
         seconds_a_step=(marks[-1] - marks[middle]) / later if later else float("nan"),
-        bare_seconds=bare(model, x, trigger),
-        peak_memory_bytes=_peak(x),
+        bare_seconds=bare(model, x, trigger, editing(preset)),
+        peak_memory_bytes=peak(x),
     )
 
 
-def bare(model: Any, x: Tensor, trigger: Tensor) -> float:
+def bare(model: Any, x: Tensor, trigger: Tensor, how: EditOptions) -> float:
     """Seconds of forward and backward through one edit of each region, with nothing around it."""
     part = incomplete(expanded(trigger), 0, trigger)
     size = getattr(model, "size", None)
@@ -62,22 +62,10 @@ def bare(model: Any, x: Tensor, trigger: Tensor) -> float:
         for mask in masks:
             leaf = x.detach().requires_grad_()
             generators = [torch.Generator().manual_seed(0) for _ in x]
-            made = model.edit(leaf, mask, [""] * len(x), generators, FEW)
+            made = model.edit(leaf, mask, [""] * len(x), generators, how)
             torch.autograd.grad(made.sum(), leaf)
         times.append(now(x) - began)
     return min(times)
-
-
-def now(x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()
-
-
-def _peak(x: Tensor) -> int:
-    if x.is_cuda:
-        return torch.cuda.max_memory_allocated(x.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def cost_table(costs: Sequence[Cost]) -> list[str]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +17,7 @@ from service.contracts.errors import BadField
 from worker.attacks.diffusion import DiffusionAttack
 from worker.attacks.encoder import EncoderAttack
 from worker.bench import displacement
+from worker.bench.clock import now, peak
 from worker.bench.output import SHEETS, circumstances, say, sheet, table, words
 from worker.bench.pictures import load_crops
 from worker.bench.subject import pick_editor
@@ -171,7 +170,7 @@ def measure(preset: Preset, steps: int, model: Any, x: Tensor, mask: Tensor, eps
         seconds=seconds / len(x),
         loss_ratio=float((last / first).mean()),
         loss=float(last.mean()),
-        peak_memory_bytes=_peak(x),
+        peak_memory_bytes=peak(x),
     )
     return run, outcome.images
 
@@ -209,12 +208,4 @@ def _displacement(rows: Sequence[displacement.Displacement]) -> list[str]:
 
 def _spent(model: Any, x: Tensor) -> tuple[float, float]:
     """The denoiser's passes and the seconds so far."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return getattr(model, "passes", 0), time.perf_counter()
-
-
-def _peak(x: Tensor) -> int:
-    if x.is_cuda:
-        return torch.cuda.max_memory_allocated(x.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return getattr(model, "passes", 0), now(x)

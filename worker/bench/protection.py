@@ -88,6 +88,14 @@ def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
+def editing(preset: str) -> EditOptions:
+    """The edits that a preset of the backdoor attacks."""
+    of, recipe = METHODS["backdoor"].preset(preset), RECIPES["backdoor", preset]
+    return EditOptions(
+        steps=of.denoising_steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=of.gradient_steps
+    )
+
+
 def protect(
     x: Tensor,
     trigger: Tensor,
@@ -101,18 +109,13 @@ def protect(
     on_step: OnStep | None = None,
 ) -> Outcome:
     """Pictures x (N,3,H,W) immunized by the backdoor in `models`. epsilon in /255."""
-    of = METHODS["backdoor"].preset(preset)
-    recipe = RECIPES["backdoor", preset]
-    how = EditOptions(
-        steps=of.denoising_steps, guidance=recipe.guidance, eta=recipe.eta, gradient_steps=of.gradient_steps
-    )
-    attack = BackdoorAttack(models, target, options=how, losses=losses)
+    attack = BackdoorAttack(models, target, options=editing(preset), losses=losses)
     return immunize(
         x,
         attack=attack,
         budget=Linf(epsilon / 255),
-        steps=of.steps if steps is None else steps,
+        steps=METHODS["backdoor"].preset(preset).steps if steps is None else steps,
         mask=trigger,
-        recipe=recipe,
+        recipe=RECIPES["backdoor", preset],
         on_step=on_step,
     )

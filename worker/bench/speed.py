@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.attacks.encoder import EncoderAttack
+from worker.bench.clock import now, peak
 from worker.core.budget import Linf
 from worker.immunization import immunize
 from worker.models.abilities import Encodes
@@ -61,17 +60,17 @@ def _one(encoder: Encodes, x: Tensor, budget: Linf) -> Speed:
         overhead=overhead,
         fast_images_per_second=len(x) / whole,
         photoguard_images_per_second=len(x) / theirs,
-        peak_memory_bytes=_peak(x),
+        peak_memory_bytes=peak(x),
     )
 
 
 def _bare(encoder: Encodes, x: Tensor, count: int) -> float:
     """Seconds of one forward and backward pass, with the mean square of the latents as the loss."""
-    began = _now(x)
+    began = now(x)
     for _ in range(count):
         leaf = x.detach().requires_grad_()
         torch.autograd.grad(encoder.encode(leaf).float().square().mean(), leaf)
-    return (_now(x) - began) / count
+    return (now(x) - began) / count
 
 
 def _run(encoder: Encodes, x: Tensor, budget: Linf, recipe: Recipe, steps: int) -> tuple[float, float]:
@@ -81,23 +80,10 @@ def _run(encoder: Encodes, x: Tensor, budget: Linf, recipe: Recipe, steps: int) 
     def on_step(step: int, steps: int, losses: Tensor) -> None:  # noqa: ARG001
         nonlocal first, last
         if step == 1:
-            first = _now(x)
+            first = now(x)
         elif step == steps:
-            last = _now(x)
+            last = now(x)
 
-    began = _now(x)
+    began = now(x)
     immunize(x, attack=EncoderAttack(encoder), budget=budget, steps=steps, recipe=recipe, on_step=on_step)
-    return (last - first) / (steps - 1), _now(x) - began
-
-
-def _now(x: Tensor) -> float:
-    """The time at which the device has done all it was asked."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter()
-
-
-def _peak(x: Tensor) -> int:
-    if x.is_cuda:
-        return torch.cuda.max_memory_allocated(x.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (last - first) / (steps - 1), now(x) - began
