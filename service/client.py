@@ -73,6 +73,10 @@ class Client:
     def job(self, job_id: str) -> Job:
         return Job.model_validate_json(self._answer(self._http.get(f"/jobs/{job_id}")).content)
 
+    def cancel(self, job_id: str) -> Job:
+        """Ask the job to end. Raises Refused where it has ended already."""
+        return Job.model_validate_json(self._answer(self._http.post(f"/jobs/{job_id}/cancel")).content)
+
     def wait(self, job_id: str, *, timeout: float = 600.0, poll: float = 0.2, on_job: OnJob | None = None) -> Job:
         """The finished job. Raises JobFailed where it ended otherwise, TimeoutError where it has not ended."""
         until = time.monotonic() + timeout

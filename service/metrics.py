@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, ProcessCollector, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.contracts.catalog import PRIORITIES
 from service.contracts.errors import NotReady
-from service.contracts.queue import NAME, JobQueue
+from service.contracts.queue import JobQueue
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,12 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         depth = GaugeMetricFamily("immunize_queue_depth", "Jobs that wait.", labels=["queue"])
         oldest = GaugeMetricFamily(
-            "immunize_queue_oldest_seconds", "Seconds that the job at the head has waited.", labels=["queue"]
+            "immunize_queue_oldest_seconds", "Seconds that the job which waits longest has waited.", labels=["queue"]
         )
         try:
-            depth.add_metric([NAME], self._queue.depth())
-            oldest.add_metric([NAME], self._queue.oldest_seconds())
+            for queue in PRIORITIES:
+                depth.add_metric([queue], self._queue.depth(queue))
+                oldest.add_metric([queue], self._queue.oldest_seconds(queue))
         except NotReady:
             log.warning("the queue is away: its depth and age are not shown")
         yield depth

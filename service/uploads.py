@@ -11,11 +11,12 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from service.contracts.errors import BadField, TooLarge
+from service.contracts.catalog import PRIORITIES, Priority
+from service.contracts.errors import BadField, TooLarge, shown
 from service.contracts.plan import FIELDS
 
 FILES = ("image", "mask", "target_image")
-TEXTS = (*FIELDS, "metadata")
+TEXTS = (*FIELDS, "metadata", "priority")
 MAX_TEXT_BYTES = 64 * 1024
 LONGEST_NAME = 40  # of what is sent back to the sender; ours are shorter
 
@@ -24,6 +25,7 @@ LONGEST_NAME = 40  # of what is sent back to the sender; ours are shorter
 class Upload:
     fields: dict[str, str]
     metadata: dict[str, Any]
+    priority: Priority
     image: bytes
     mask: bytes | None
     target: bytes | None
@@ -64,8 +66,8 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
             file.close()
     if "image" not in files:
         raise BadField("image: the file part is missing; send the picture as 'image'", field="image")
-    metadata = _metadata(texts.pop("metadata", "{}"))
-    return Upload(texts, metadata, files["image"], files.get("mask"), files.get("target_image"))
+    metadata, priority = _metadata(texts.pop("metadata", "{}")), _priority(texts.pop("priority", PRIORITIES[0]))
+    return Upload(texts, metadata, priority, files["image"], files.get("mask"), files.get("target_image"))
 
 
 async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes]:
@@ -79,6 +81,13 @@ async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes]:
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"body: it is larger than the limit of {max_bytes} bytes; send less")
+
+
+def _priority(text: str) -> Priority:
+    for priority in PRIORITIES:
+        if text == priority:
+            return priority
+    raise BadField(f"priority: {shown(text)} is not one of {', '.join(PRIORITIES)}", field="priority")
 
 
 def _metadata(text: str) -> dict[str, Any]:

@@ -28,10 +28,11 @@ def burst(settings: Settings) -> CollectorRegistry:
         records = Records(open_store(settings))
         pool = Pool(load_models(settings.models_file), pick_device(settings.device))
         metrics = WorkerMetrics(registry)
-        engine = Engine(records, queue, pool, settings, metrics)
-        worker = EngineWorker(queue, engine, pool, metrics, Reconciler(records, queue, settings.reconcile_seconds))
+        engine = Engine("burst", records, queue, pool, settings, metrics)
+        reconciler = Reconciler(records, queue, seconds=settings.reconcile_seconds, lease=settings.lease_seconds)
+        worker = EngineWorker("burst", queue, engine, pool, metrics, reconciler, settings)
         try:
-            worker.work(burst=True, logging_level="WARNING")
+            worker.work(burst=True)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -95,6 +95,30 @@ def immunize(
 
 
 @dataclass(frozen=True)
+class Item:
+    """One picture of a batch, and what is planned for it. Those of a batch agree in everything that
+    `service.contracts.batching` puts into its key."""
+
+    picture: Picture
+    plan: Plan
+    mask: Image.Image | None = None
+    target: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Immunized:
+    """What the optimisation made of an item."""
+
+    item: Item
+    image: Tensor  # (1,3,H,W), on the 8-bit grid
+    loss_initial: float
+    loss_final: float
+    gradient_evaluations: int
+    seconds: float  # of the whole batch
+    batch: int  # pictures in it
+
+
+@dataclass(frozen=True)
 class Delivery:
     data: bytes
     content_type: str
@@ -107,46 +131,62 @@ def check(picture: Picture, mask: Image.Image | None, plan: Plan) -> None:
     check_mask(mask, needed=METHODS[plan.method].needs_mask)
 
 
-def deliver(
-    picture: Picture,
-    mask: Image.Image | None,
-    target: Image.Image | None,
-    plan: Plan,
-    models: Sequence[Any],
-    device: torch.device,
-    on_step: OnStep | None = None,
-) -> Delivery:
-    """Immunize one picture as planned. The report is measured on the encoded file, read back."""
-    check(picture, mask, plan)
-    recipe = RECIPES[plan.method, plan.preset]
-    x = to_tensor(picture.pixels).to(device)
-    region = None if mask is None or not covers(mask)[0] else to_tensor(mask).to(device)
-    attack = make_attack(plan, models, recipe, to_tensor(target) if target is not None else plan.target or "gray")
-    size = plan.epsilon / LEVELS
+def optimize(
+    items: Sequence[Item], models: Sequence[Any], device: torch.device, on_step: OnStep | None = None
+) -> list[Immunized]:
+    """Immunize pictures of one size together, each with its own seed, budget and mask. Raises OutOfMemory."""
+    plan = items[0].plan
+    x = torch.cat([to_tensor(item.picture.pixels) for item in items]).to(device)
+    sizes = torch.tensor([item.plan.epsilon / LEVELS for item in items])
+    began = time.perf_counter()
     with enough_memory():
-        began = time.perf_counter()
         outcome = immunize(
             x,
-            attack=attack,
-            budget=Linf(size) if plan.norm == "linf" else L2(size),
+            attack=_attack(items[0], models),
+            budget=Linf(sizes) if plan.norm == "linf" else L2(sizes),
             steps=plan.steps,
-            seed=plan.seed,
-            mask=region,
+            seed=[item.plan.seed for item in items],
+            mask=_regions(items, device),
             on_step=on_step,
-            recipe=recipe,
+            recipe=RECIPES[plan.method, plan.preset],
         )
-        loss_initial, loss_final = outcome.loss_initial.item(), outcome.loss_final.item()  # waits for the device
-        seconds = time.perf_counter() - began
-        data = write_picture(to_picture(outcome.images), picture, plan.format, quality=JPEG_QUALITY)
-        delivered = read_picture(data, max_pixels=picture.size[0] * picture.size[1]).pixels
-        warnings = []
-        if plan.format == "jpeg":
-            with torch.no_grad():
-                loss_final = attack.objective(x, region).loss(to_tensor(delivered).to(device)).item()
-            warnings.append(
-                f"JPEG at quality {JPEG_QUALITY} moves pixels beyond the budget and weakens the protection; these "
-                "figures are those of the JPEG itself. png and webp are lossless."
-            )
+        first, last = outcome.loss_initial.tolist(), outcome.loss_final.tolist()  # waits for the device
+        gradients, count = outcome.gradient_evaluations.tolist(), len(items)
+    seconds = time.perf_counter() - began
+    return [
+        Immunized(item, outcome.images[place : place + 1], first[place], last[place], gradients[place], seconds, count)
+        for place, item in enumerate(items)
+    ]
+
+
+def _attack(item: Item, models: Sequence[Any]) -> Attack:
+    goal = item.plan.target or "gray" if item.target is None else to_tensor(item.target)
+    return make_attack(item.plan, models, RECIPES[item.plan.method, item.plan.preset], goal)
+
+
+def _regions(items: Sequence[Item], device: torch.device) -> Tensor | None:
+    """The masks (N,1,H,W), black for a picture without one; None where all are black."""
+    masks = [item.mask if item.mask is not None and covers(item.mask)[0] else None for item in items]
+    if all(mask is None for mask in masks):
+        return None
+    size = items[0].picture.size
+    return torch.cat([to_tensor(mask or Image.new("L", size)) for mask in masks]).to(device)
+
+
+def encode(made: Immunized, models: Sequence[Any], device: torch.device) -> Delivery:
+    """The file of an immunized picture and its report, which is measured on that file, read back."""
+    item, picture, plan = made.item, made.item.picture, made.item.plan
+    data = write_picture(to_picture(made.image), picture, plan.format, quality=JPEG_QUALITY)
+    delivered = read_picture(data, max_pixels=picture.size[0] * picture.size[1]).pixels
+    loss_final, warnings = made.loss_final, []
+    if plan.format == "jpeg":
+        with torch.no_grad(), enough_memory():
+            objective = _attack(item, models).objective(to_tensor(picture.pixels).to(device), _regions([item], device))
+            loss_final = objective.loss(to_tensor(delivered).to(device)).item()
+        warnings.append(
+            f"JPEG at quality {JPEG_QUALITY} moves pixels beyond the budget and weakens the protection; these "
+            "figures are those of the JPEG itself. png and webp are lossless."
+        )
     quality = compare(picture.pixels, delivered)
     report = Report(
         method=plan.method,
@@ -157,17 +197,18 @@ def deliver(
         steps=plan.steps,
         seed=plan.seed,
         target=plan.target,
-        mask=mask is not None,
+        mask=item.mask is not None,
         width=picture.size[0],
         height=picture.size[1],
         linf_255=quality.linf_255,
         l2_255=quality.l2_255,
         psnr_db=quality.psnr_db,
         ssim=quality.ssim,
-        loss_initial=loss_initial,
+        loss_initial=made.loss_initial,
         loss_final=loss_final,
-        gradient_evaluations=int(outcome.gradient_evaluations[0]),
-        seconds=round(seconds, 3),
+        gradient_evaluations=made.gradient_evaluations,
+        seconds=round(made.seconds, 3),
+        batch=made.batch,
         device=device_name(device),
         version=version("immunize"),
         prompts=list(plan.prompts),
@@ -180,6 +221,21 @@ def deliver(
         warnings=warnings,
     )
     return Delivery(data, CONTENT_TYPES[plan.format], report)
+
+
+def deliver(
+    picture: Picture,
+    mask: Image.Image | None,
+    target: Image.Image | None,
+    plan: Plan,
+    models: Sequence[Any],
+    device: torch.device,
+    on_step: OnStep | None = None,
+) -> Delivery:
+    """Immunize one picture as planned."""
+    check(picture, mask, plan)
+    (made,) = optimize([Item(picture, plan, mask, target)], models, device, on_step)
+    return encode(made, models, device)
 
 
 def make_attack(plan: Plan, models: Sequence[Any], recipe: Recipe, target: str | Tensor) -> Attack:

@@ -1,131 +1,212 @@
-"""One job: fetch, immunize, store, record. Running it twice stores the same kind of result and changes nothing else."""
+"""A job's way through a worker: fetch, begin, optimise with others, store, record.
+
+Each job ends on its own, whatever becomes of its batch. The record in the store is the truth, and every attempt writes
+its number there first: an attempt that was overtaken by another (its worker had been cut off, say) delivers nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import time
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
 
-from rq.timeouts import JobTimeoutException
-from torch import Tensor
-
-from service.contracts.errors import ImmunizeError, JobTimeout, NotFound, NotReady
+from service.contracts.errors import ImmunizeError, NotFound, NotReady
 from service.contracts.pictures import read_mask, read_picture
-from service.contracts.queue import JobQueue
-from service.contracts.records import Record, Records, StoredResult, key, now
-from service.contracts.schemas import JobError, Progress
+from service.contracts.queue import End, JobQueue
+from service.contracts.records import Begun, Record, Records, StoredResult, now, place
+from service.contracts.schemas import JobError, Status
 from service.contracts.settings import Settings
-from worker.immunization import Delivery, deliver
+from worker.core.pgd import OnStep
+from worker.immunization import Delivery, Immunized, Item, check, encode, optimize
 from worker.metrics import WorkerMetrics
 from worker.models.pool import Pool
 
 log = logging.getLogger(__name__)
-PROGRESS_SECONDS = 0.2
+DEATHS = 2  # of workers that had a job in their hands, after which it is given no other
+INTERNAL = JobError(type="internal", detail="the job failed for an internal reason; it was logged")
+POISON = JobError(type="poison", detail=f"{DEATHS} workers died with this job; it is kept away from the others")
+GIVEN_UP = JobError(type="worker-died", detail="it was begun as often as jobs are, and never ended; it was given up")
+
+
+@dataclass(eq=False)
+class Work:
+    """A job in this worker's hands."""
+
+    record: Record
+    item: Item
+    begun: bool = False
+    over: threading.Event = field(default_factory=threading.Event)  # nothing is to be delivered any more
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a worker died with it: then it runs alone, so that no other job is suspected with it."""
+        return self.record.deaths > 0
 
 
 class Engine:
-    """What turns job ids into results. Built once a process, with its models in the pool."""
+    """What is done with jobs. Built once a process, with its models in the pool. NotReady (the store or the queue is
+    away) comes through from everything here: the caller tries again."""
 
     def __init__(
-        self, records: Records, queue: JobQueue, pool: Pool, settings: Settings, metrics: WorkerMetrics
+        self, name: str, records: Records, queue: JobQueue, pool: Pool, settings: Settings, metrics: WorkerMetrics
     ) -> None:
-        self._records, self._queue, self._pool = records, queue, pool
+        self._name, self._records, self._queue, self._pool = name, records, queue, pool
         self._settings, self._metrics = settings, metrics
 
-    def run(self, tenant: str, job_id: str) -> None:
-        """Bring the job to its end. Raises only what may pass (store or queue away, a bug): RQ then tries again."""
+    def fetch(self, tenant: str, job_id: str) -> Work | None:
+        """The job, with its pictures decoded; None where nothing is to be done, or no more than to end it."""
         try:
             record = self._records.load(tenant, job_id)
         except NotFound:
             log.info("job %s is gone; nothing to do", job_id)
-            return
+            return None
         if record.ended:
-            return
-        if record.attempts >= self._settings.attempts:
-            self._fail(
-                record, JobError(type="worker-died", detail="every worker that began this job died; it was given up")
-            )
-            return
-        record.status, record.started_at, record.attempts = "running", now(), record.attempts + 1
-        self._records.save(record)
-        try:
-            self._finish(record, self._immunize(record))
-        except NotReady:
-            raise
-        except JobTimeoutException:
-            self._fail(
-                record, _told(JobTimeout(f"the job ran longer than {self._settings.job_timeout} seconds; send less"))
-            )
-        except ImmunizeError as error:
-            self._fail(record, _told(error))
-        except Exception:  # a bug, or a driver's failure: worth another attempt, and the last one must end the job
-            if record.attempts < self._settings.attempts:
+            self._records.settle(tenant, job_id)
+            return None
+        if self._records.asked_to_end(record):
+            self._end(record, "canceled")
+            return None
+        if record.status == "running":
+            record.deaths += 1
+        tired = record.attempts >= self._settings.attempts
+        if record.deaths >= DEATHS or tired:
+            self._end(record, "failed", GIVEN_UP if record.deaths < DEATHS else POISON)
+            return None
+        with self._metrics.stage(record.plan.method, "fetch"):
+            try:
+                return Work(record, self._item(record))
+            except NotReady:
                 raise
-            log.exception("job %s failed for good", job_id)
-            self._fail(record, JobError(type="internal", detail="the job failed for an internal reason; it was logged"))
+            except ImmunizeError as error:
+                why = _told(error)
+            except Exception:
+                log.exception("job %s cannot be read", record.id)
+                why = INTERNAL
+        self._end(record, "failed", why)
+        return None
 
-    def _immunize(self, record: Record) -> Delivery:
-        method, plan = record.plan.method, record.plan
-        self._metrics.seconds.labels(method, "queued").observe((now() - record.created_at).total_seconds())
-        with self._metrics.stage(method, "fetch"):
-            limit = self._settings.max_pixels
-            picture = read_picture(self._input(record, "image"), max_pixels=limit)
-            mask = read_mask(self._input(record, "mask"), picture.size, max_pixels=limit) if record.mask else None
-            target = None
-            if plan.target == "image":
-                target = read_picture(self._input(record, "target"), max_pixels=limit, field="target_image").pixels
-            models = self._pool.get_all(plan.models)
-        with self._metrics.stage(method, "optimize"):
-            delivery = deliver(picture, mask, target, plan, models, self._pool.device, self._reporter(record))
-        self._metrics.batch.observe(1)
-        self._metrics.evaluations.labels(method, ",".join(plan.models)).inc(delivery.report.gradient_evaluations)
-        return delivery
+    def begin(self, work: Work) -> None:
+        """Write down that this worker begins the job."""
+        began, old = now(), work.record
+        record = old.model_copy(
+            update={
+                "status": "running",
+                "started_at": began,
+                "attempts": old.attempts + 1,
+                "begun": [*old.begun, Begun(worker=self._name, at=began)],
+            }
+        )
+        self._records.save(record)
+        self._records.await_end(record)  # whoever was overtaken may just have taken the mark away
+        work.record, work.begun = record, True
+        waited = (began - record.created_at).total_seconds()
+        self._metrics.seconds.labels(record.plan.method, "queued").observe(waited)
 
-    def _finish(self, record: Record, delivery: Delivery) -> None:
-        digest = hashlib.sha256(delivery.data).hexdigest()
-        place = key(record.tenant, record.id, digest)
+    def optimize(self, works: list[Work], on_step: OnStep) -> list[Immunized]:
+        """Together, and each for itself."""
+        plan = works[0].record.plan
+        models = self._pool.get_all(plan.models)
+        with self._metrics.stage(plan.method, "optimize"):
+            made = optimize([work.item for work in works], models, self._pool.device, on_step)
+        self._metrics.batch.observe(len(works))
+        gradients = sum(each.gradient_evaluations for each in made)
+        self._metrics.evaluations.labels(plan.method, ",".join(plan.models)).inc(gradients)
+        return made
+
+    def encode(self, work: Work, made: Immunized) -> Delivery:
+        return encode(made, self._pool.get_all(work.record.plan.models), self._pool.device)
+
+    def finish(self, work: Work, delivery: Delivery) -> None:
+        """Store the result under its content's hash, and then the record that says so, unless the job has ended."""
+        record, digest = work.record, hashlib.sha256(delivery.data).hexdigest()
+        result = StoredResult(
+            key=place(record, digest), sha256=digest, content_type=delivery.content_type, bytes=len(delivery.data)
+        )
         with self._metrics.stage(record.plan.method, "store"):
-            self._records.store.put(place, delivery.data, delivery.content_type)
-            record.result = StoredResult(
-                key=place, sha256=digest, content_type=delivery.content_type, bytes=len(delivery.data)
-            )
-            record.report = delivery.report
-            self._records.end(record, "finished")
-        self._count(record)
+            if not self._ours(work):
+                return
+            self._records.store.put(result.key, delivery.data, delivery.content_type)
+            if self._decided(record, "finished") == "canceled":
+                self._records.store.delete(result.key)
+                self._end(record, "canceled")
+                return
+            record.result, record.report = result, delivery.report
+            if record.attempts > 1:
+                self._records.sweep(record)
+            self._end(record, "finished")
 
-    def _fail(self, record: Record, error: JobError) -> None:
+    def fail(self, work: Work, error: JobError) -> None:
+        if self._ours(work):
+            if self._decided(work.record, "failed") == "canceled":
+                self._end(work.record, "canceled")
+            else:
+                self._end(work.record, "failed", error)
+
+    def cancel(self, work: Work) -> None:
+        if self._ours(work):
+            self._end(work.record, "canceled")
+
+    def unbegin(self, work: Work) -> None:
+        """The attempt was broken off in good order, and does not count."""
+        if work.begun and self._ours(work):
+            record = work.record
+            record.status, record.attempts = "queued", record.attempts - 1
+            self._records.save(record)
+
+    def retry(self, work: Work, why: str) -> bool:
+        """Whether the job may be tried again after a failure that is not its own for certain. If not, it has failed."""
+        if work.record.attempts >= self._settings.attempts:
+            log.error("job %s failed for good: %s", work.record.id, why)
+            self.fail(work, INTERNAL)
+            return False
+        if self._ours(work):
+            work.record.status = "queued"
+            self._records.save(work.record)
+        self._metrics.retries.inc()
+        return True
+
+    def _item(self, record: Record) -> Item:
+        limit = self._settings.max_pixels
+        picture = read_picture(self._input(record, "image"), max_pixels=limit)
+        mask = read_mask(self._input(record, "mask"), picture.size, max_pixels=limit) if record.mask else None
+        target = None
+        if record.plan.target == "image":
+            target = read_picture(self._input(record, "target"), max_pixels=limit, field="target_image").pixels
+        check(picture, mask, record.plan)
+        return Item(picture, record.plan, mask, target)
+
+    def _ours(self, work: Work) -> bool:
+        """Whether the job is still this attempt's: it has not ended, and no other attempt began since."""
+        try:
+            there = self._records.load(work.record.tenant, work.record.id)
+        except NotFound:
+            return False
+        ours = not there.ended and there.attempts == work.record.attempts
+        if not ours:
+            log.warning("job %s went on elsewhere; what was made of it here is dropped", work.record.id)
+        return ours
+
+    def _decided(self, record: Record, end: End) -> End:
+        """How the job ends. What was canceled is not finished, even where Redis has forgotten or is away."""
+        if self._records.asked_to_end(record):
+            return "canceled"
+        with suppress(NotReady):
+            return self._queue.claim(record.id, end)
+        return end
+
+    def _end(self, record: Record, status: Status, error: JobError | None = None) -> None:
         record.error = error
-        self._records.end(record, "failed")
-        self._count(record)
-
-    def _count(self, record: Record) -> None:
+        self._records.end(record, status)
         plan = record.plan
-        self._metrics.jobs.labels(plan.method, ",".join(plan.models), record.status).inc()
+        self._metrics.jobs.labels(plan.method, ",".join(plan.models), status).inc()
         if record.ended_at is not None:
             total = (record.ended_at - record.created_at).total_seconds()
             self._metrics.seconds.labels(plan.method, "total").observe(total)
 
     def _input(self, record: Record, name: str) -> bytes:
-        return self._records.store.get(key(record.tenant, record.id, name))
-
-    def _reporter(self, record: Record) -> OnProgress:
-        return OnProgress(self._queue, record.id)
-
-
-class OnProgress:
-    """Writes progress to Redis, a few times a second at most. A queue that is away does not stop the work."""
-
-    def __init__(self, queue: JobQueue, job_id: str) -> None:
-        self._queue, self._id, self._last = queue, job_id, 0.0
-
-    def __call__(self, step: int, steps: int, losses: Tensor) -> None:
-        if step < steps and time.monotonic() - self._last < PROGRESS_SECONDS:
-            return
-        self._last = time.monotonic()
-        try:
-            self._queue.set_progress(self._id, Progress(step=step, steps=steps, loss=float(losses[0])))
-        except NotReady:
-            log.warning("progress of job %s was not written: the queue is away", self._id)
+        return self._records.store.get(place(record, name))
 
 
 def _told(error: ImmunizeError) -> JobError:

@@ -35,6 +35,12 @@ class WorkerMetrics:
         self.batch = Histogram(
             "immunize_batch_size", "Pictures optimised together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
+        self.recoveries = Counter(
+            "immunize_job_recoveries",
+            "Jobs that were put back after their worker died, or after Redis had lost them.",
+            registry=registry,
+        )
+        self.retries = Counter("immunize_job_retries", "Attempts that failed and may be made again.", registry=registry)
         self.memory = Gauge(
             "immunize_gpu_memory_bytes",
             "Device memory in bytes, by GPU and kind: allocated, reserved, peak, used, total.",

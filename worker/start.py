@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
+import socket
 
 from prometheus_client import start_http_server
 
@@ -30,14 +32,20 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     metrics = WorkerMetrics()
     if settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         start_http_server(settings.metrics_port)
-    engine = Engine(records, queue, pool, settings, metrics)
-    reconciler = Reconciler(records, queue, settings.reconcile_seconds)
+    name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+    engine = Engine(name, records, queue, pool, settings, metrics)
+    reconciler = Reconciler(
+        records,
+        queue,
+        seconds=settings.reconcile_seconds,
+        lease=settings.lease_seconds,
+        recovered=metrics.recoveries.inc,
+    )
 
     def orphaned() -> None:
         nonlocal parent
         if parent is not None and os.getppid() != parent:
-            parent = None  # once: to RQ a second signal means to break off the job
+            parent = None  # once: a second signal means to break off the batch
             os.kill(os.getpid(), signal.SIGTERM)
 
-    worker = EngineWorker(queue, engine, pool, metrics, reconciler, orphaned)
-    worker.work(logging_level="WARNING")
+    EngineWorker(name, queue, engine, pool, metrics, reconciler, settings, orphaned).work()

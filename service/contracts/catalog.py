@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +18,8 @@ Norm = Literal["linf", "l2"]
 Masks = Literal["given", "random"]
 Loss = Literal["implant", "incomplete", "hide"]
 Order = Literal["parallel", "sequential"]
+Priority = Literal["interactive", "bulk"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # each is a queue of its own
 Ability = Literal["encodes", "decodes", "denoises", "edits"]
 
 EDITOR: tuple[Ability, ...] = ("encodes", "decodes", "denoises", "edits")

@@ -70,6 +70,12 @@ class NotFinished(ImmunizeError):
     title = "The job has no result"
 
 
+class AlreadyEnded(ImmunizeError):
+    status = 409
+    type = "already-ended"
+    title = "The job has ended"
+
+
 class QueueFull(ImmunizeError):
     status = 429
     type = "queue-full"

@@ -1,9 +1,10 @@
-"""Store and queue brought back in line: whatever is pending in the store and no longer in Redis is enqueued again."""
+"""Store and queue brought back in line: what dead workers held, and what is pending in the store but not in Redis."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from service.contracts.errors import NotFound
@@ -15,24 +16,48 @@ GRACE = timedelta(seconds=10)  # a gateway may be between storing a job and enqu
 
 
 class Reconciler:
-    """Call `turn` as often as you like; every `seconds` one process of all does the work."""
+    """Call `turn` as often as you like; every `seconds` one process of all compares store and queue, and every tenth of
+    a lease one looks for what dead workers held. `recovered` is told how many jobs went back."""
 
-    def __init__(self, records: Records, queue: JobQueue, seconds: float) -> None:
-        self._records, self._queue, self._seconds = records, queue, seconds
-        self._next = 0.0
+    def __init__(
+        self,
+        records: Records,
+        queue: JobQueue,
+        *,
+        seconds: float,
+        lease: float,
+        recovered: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._records, self._queue, self._seconds, self._lease = records, queue, seconds, lease
+        self._recovered = recovered
+        self._next = self._reap = 0.0
 
     def turn(self) -> int:
-        """Reconcile if it is time, and nobody else just did. Returns how many jobs were enqueued again."""
-        if time.monotonic() < self._next:
-            return 0
-        self._next = time.monotonic() + self._seconds
-        return self.reconcile() if self._queue.take_turn(self._seconds) else 0
+        """Reconcile if it is time, and nobody else just did. Returns how many jobs were put back or enqueued again."""
+        count, time_now = 0, time.monotonic()
+        if time_now >= self._reap:
+            self._reap = time_now + self._lease / 10
+            back = self._queue.reap()
+            for job_id in back:
+                log.warning("job %s was in the hands of a worker that died; it is queued again", job_id)
+            count += len(back)
+        if time_now >= self._next:
+            self._next = time_now + self._seconds
+            if self._queue.take_turn(self._seconds):
+                count += self.reconcile()
+        if count:
+            self._recovered(count)
+        return count
 
     def reconcile(self) -> int:
+        """Enqueue what is pending and nowhere in Redis. A Redis that was just wiped is first given a lease's time, in
+        which workers say again what they hold."""
+        if not self._queue.settled(self._lease):
+            return 0
         count = 0
-        self._queue.rq.started_job_registry.cleanup()
-        for tenant, job_id in list(self._records.pending()):
-            if self._queue.carries(job_id):
+        pending = list(self._records.pending())
+        for (tenant, job_id), carried in zip(pending, self._queue.carried([each[1] for each in pending]), strict=True):
+            if carried:
                 continue
             try:
                 record = self._records.load(tenant, job_id)
@@ -45,7 +70,7 @@ class Reconciler:
             if record.ended:
                 self._records.settle(tenant, job_id)
             elif now() - record.created_at > GRACE:
-                self._queue.enqueue(tenant, job_id)
+                self._queue.enqueue(record)
                 count += 1
                 log.warning("job %s was pending but not in the queue; enqueued again", job_id)
         return count

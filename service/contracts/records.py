@@ -3,6 +3,7 @@
 jobs/{tenant}/{id}/job.json     the record
 jobs/{tenant}/{id}/image        what was sent; `mask` and `target` beside it
 jobs/{tenant}/{id}/{sha256}     what is delivered, under its content's hash
+jobs/{tenant}/{id}/cancel       empty; there once the job was asked to end
 pending/{tenant}/{id}           empty; there as long as the job has not ended
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from service.contracts.catalog import Priority
 from service.contracts.errors import NotFound, NotReady
 from service.contracts.plan import Plan
 from service.contracts.schemas import JobError, Report, Status
@@ -33,10 +35,19 @@ class StoredResult(BaseModel):
     bytes: int
 
 
+class Begun(BaseModel):
+    """An attempt at a job."""
+
+    worker: str
+    at: datetime
+
+
 class Record(BaseModel):
     id: str
     tenant: str
     status: Status = "queued"
+    priority: Priority = "interactive"
+    key: str = ""  # jobs of one key may be optimised together
     plan: Plan
     mask: bool
     metadata: dict[str, Any] = {}
@@ -44,6 +55,8 @@ class Record(BaseModel):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     attempts: int = 0
+    deaths: int = 0  # workers that died, or were given up, with this job in their hands
+    begun: list[Begun] = []
     error: JobError | None = None
     result: StoredResult | None = None
     report: Report | None = None
@@ -60,21 +73,37 @@ class Records:
         self.store = store
 
     def create(
-        self, tenant: str, plan: Plan, metadata: dict[str, Any], image: bytes, mask: bytes | None, target: bytes | None
+        self,
+        tenant: str,
+        plan: Plan,
+        image: bytes,
+        *,
+        key: str,
+        mask: bytes | None = None,
+        target: bytes | None = None,
+        priority: Priority = "interactive",
+        metadata: dict[str, Any] | None = None,
     ) -> Record:
         """Store a new job, inputs first and the pending mark last, so that whatever is pending is whole.
 
         Where the store fails on the way (NotReady), what was stored is taken back as far as it can be.
         """
         record = Record(
-            id=uuid.uuid4().hex, tenant=tenant, plan=plan, mask=mask is not None, metadata=metadata, created_at=now()
+            id=uuid.uuid4().hex,
+            tenant=tenant,
+            priority=priority,
+            key=key,
+            plan=plan,
+            mask=mask is not None,
+            metadata=metadata or {},
+            created_at=now(),
         )
         try:
             for name, data in (("image", image), ("mask", mask), ("target", target)):
                 if data is not None:
-                    self.store.put(key(tenant, record.id, name), data)
+                    self.store.put(place(record, name), data)
             self.save(record)
-            self.store.put(f"pending/{tenant}/{record.id}", b"")
+            self.await_end(record)
         except NotReady:
             with suppress(NotReady):
                 self.forget(record)
@@ -85,13 +114,17 @@ class Records:
         """The record, or NotFound."""
         if JOB_ID.fullmatch(job_id):
             try:
-                return Record.model_validate_json(self.store.get(key(tenant, job_id, "job.json")))
+                return Record.model_validate_json(self.store.get(f"jobs/{tenant}/{job_id}/job.json"))
             except Missing:
                 pass
         raise NotFound("there is no job of that id")
 
     def save(self, record: Record) -> None:
-        self.store.put(key(record.tenant, record.id, "job.json"), record.model_dump_json().encode(), "application/json")
+        self.store.put(place(record, "job.json"), record.model_dump_json().encode(), "application/json")
+
+    def await_end(self, record: Record) -> None:
+        """Mark the job as one that has not ended."""
+        self.store.put(f"pending/{record.tenant}/{record.id}", b"")
 
     def end(self, record: Record, status: Status) -> None:
         """Write that the job has ended, then take its pending mark away."""
@@ -103,10 +136,30 @@ class Records:
         """Take the pending mark away."""
         self.store.delete(f"pending/{tenant}/{job_id}")
 
+    def ask_to_end(self, record: Record) -> None:
+        """Write down that the job is to be canceled, so that it is whatever becomes of Redis and of its worker."""
+        self.store.put(place(record, "cancel"), b"")
+
+    def asked_to_end(self, record: Record) -> bool:
+        try:
+            self.store.get(place(record, "cancel"))
+        except Missing:
+            return False
+        return True
+
+    def sweep(self, record: Record) -> None:
+        """Delete what an attempt that was overtaken left beside the record."""
+        kept = {place(record, name) for name in ("job.json", "image", "mask", "target", "cancel")}
+        if record.result is not None:
+            kept.add(record.result.key)
+        for stored in list(self.store.keys(place(record, ""))):
+            if stored not in kept:
+                self.store.delete(stored)
+
     def forget(self, record: Record) -> None:
         """Take back a job that was stored but never accepted."""
         self.settle(record.tenant, record.id)
-        for stored in list(self.store.keys(key(record.tenant, record.id, ""))):
+        for stored in list(self.store.keys(place(record, ""))):
             self.store.delete(stored)
 
     def pending(self) -> Iterator[tuple[str, str]]:
@@ -117,8 +170,9 @@ class Records:
                     yield tenant, job_id
 
 
-def key(tenant: str, job_id: str, name: str) -> str:
-    return f"jobs/{tenant}/{job_id}/{name}"
+def place(record: Record, name: str) -> str:
+    """The key of what lies beside a record."""
+    return f"jobs/{record.tenant}/{record.id}/{name}"
 
 
 def now() -> datetime:

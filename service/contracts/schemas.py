@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts.catalog import Loss, Masks, Norm, Order
+from service.contracts.catalog import Loss, Masks, Norm, Order, Priority
 
 Status = Literal["queued", "running", "finished", "failed", "canceled"]
 
@@ -35,7 +35,8 @@ class Report(BaseModel):
     loss_initial: Annotated[float, Field(description="the method's objective on the original")]
     loss_final: Annotated[float, Field(description="the same objective on the delivered 8-bit picture")]
     gradient_evaluations: int
-    seconds: Annotated[float, Field(description="optimisation alone, in seconds")]
+    seconds: Annotated[float, Field(description="optimisation alone, of the whole batch, in seconds")]
+    batch: Annotated[int, Field(description="pictures that were optimised together")] = 1
     device: str
     version: str
     prompts: Annotated[list[str], Field(description="what the edits were told; methods that edit")] = []
@@ -71,6 +72,7 @@ class Links(BaseModel):
 
     itself: Annotated[str, Field(alias="self")]
     image: str
+    cancel: str
 
 
 class Job(BaseModel):
@@ -78,13 +80,16 @@ class Job(BaseModel):
 
     id: str
     status: Status
+    priority: Priority
     method: str
     models: list[str]
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
     progress: Progress | None = None
-    queue_position: Annotated[int | None, Field(description="jobs ahead of this one; null once it runs")] = None
+    queue_position: Annotated[
+        int | None, Field(description="jobs of its queue that are served before this one; null once it runs")
+    ] = None
     attempts: int = 0
     error: JobError | None = None
     result: Result | None = None

@@ -47,6 +47,24 @@ class Settings(BaseSettings):
     result_ttl: Annotated[int, Field(ge=60, description="seconds Redis remembers an ended job")] = 86_400
     job_timeout: Annotated[int, Field(ge=1, description="seconds one job may run")] = 900
     attempts: Annotated[int, Field(ge=1, le=10, description="how often a job is begun before it is failed")] = 3
+    batch_max: Annotated[
+        int | None, Field(ge=1, le=256, description="pictures optimised together; unset: 8 on a GPU, 1 on a CPU")
+    ] = None
+    batch_wait_ms: Annotated[
+        int, Field(ge=0, le=10_000, description="milliseconds a batch that is not full waits for company")
+    ] = 50
+    batch_pixels: Annotated[int, Field(ge=1, description="pixels of a batch, if it holds more than one picture")] = (
+        8 * 2**20
+    )
+    bulk_share: Annotated[
+        float, Field(ge=0, le=1, description="share of batches that bulk jobs may begin while interactive ones wait")
+    ] = 0.2
+    lease_seconds: Annotated[
+        float, Field(ge=1, le=600, description="seconds after its last sign of life that a worker counts as dead")
+    ] = 15.0
+    drain_seconds: Annotated[
+        float, Field(ge=0, le=86_400, description="seconds a worker that is told to stop has for its batch")
+    ] = 30.0
     reconcile_seconds: Annotated[
         float, Field(gt=0, description="pause between two reconciliations of store and queue")
     ] = 15.0

@@ -54,9 +54,9 @@ class FolderStore:
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:  # noqa: ARG002
         path = self._path(key)
         with _unavailable():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._staging)
+            handle, name = tempfile.mkstemp(dir=self._staging)  # first: it fails where the whole store is gone
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
                     file.flush()

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from service.contracts.catalog import METHODS
+from service.contracts.batching import batch_key
+from service.contracts.catalog import METHODS, PRIORITIES
 from service.contracts.errors import ModelMissing, NotReady, QueueFull
 from service.contracts.pictures import check_format, check_mask, read_mask, read_picture
 from service.contracts.plan import FORMATS, LOSSES, MASKS, MAX_DENOISING, MAX_REPEATS, MAX_STEPS, ORDERS, make_plan
@@ -74,6 +75,12 @@ _FORM: dict[str, Any] = {
             "default": ORDERS[0],
             "description": "backdoor: several models together, or one after the other",
         },
+        "priority": {
+            "type": "string",
+            "enum": list(PRIORITIES),
+            "default": PRIORITIES[0],
+            "description": "bulk: for what may wait; interactive jobs go first",
+        },
         "metadata": {"type": "string", "description": "a JSON object; it comes back with the job"},
     },
 }
@@ -113,9 +120,18 @@ def _accept(house: House, tenant: str, upload: Upload) -> Record:
     for name in plan.models:
         if name in missing:
             raise ModelMissing(f"models: no worker has the weights of {name}; {missing[name]}", field="models")
-    record = house.records.create(tenant, plan, upload.metadata, upload.image, upload.mask, upload.target)
+    record = house.records.create(
+        tenant,
+        plan,
+        upload.image,
+        key=batch_key(plan, picture.size, mask=mask is not None, target=upload.target),
+        mask=upload.mask,
+        target=upload.target,
+        priority=upload.priority,
+        metadata=upload.metadata,
+    )
     try:
-        house.queue.enqueue(tenant, record.id)
+        house.queue.enqueue(record)
     except NotReady:
         house.records.forget(record)
         raise

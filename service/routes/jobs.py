@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import RedirectResponse
 
-from service.contracts.errors import NotFinished
+from service.contracts.errors import AlreadyEnded, NotFinished
 from service.contracts.pictures import CONTENT_TYPES
 from service.contracts.records import Record
 from service.contracts.schemas import Job, Links, Result
@@ -51,6 +51,27 @@ def get_image(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNon
     return _tagged(data, record.result.content_type, f'"{record.result.sha256}"', if_none_match, "private, immutable")
 
 
+@router.post(
+    "/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    status_code=202,
+    response_model=Job,
+    responses=documented(404, 409, 503),
+)
+def cancel_job(job_id: str, house: TheHouse, tenant: Tenant) -> Job:
+    """A job that waits is canceled at once; one that runs stops within a step. 409 once it has ended, or is just being
+    delivered."""
+    record = house.records.load(tenant, job_id)
+    if record.ended or house.queue.claim(job_id, "canceled") != "canceled":
+        how = record.status if record.ended else "ending just now"
+        raise AlreadyEnded(f"the job is {how}; there is nothing left to cancel")
+    house.records.ask_to_end(record)
+    if house.queue.remove(job_id):  # nobody else has it now
+        house.records.end(record, "canceled")
+    return job_view(house, house.records.load(tenant, job_id))
+
+
 def job_view(house: House, record: Record) -> Job:
     """A record as the outside sees it, with what only Redis knows: progress and place in the queue."""
     here = f"/jobs/{record.id}"
@@ -58,6 +79,7 @@ def job_view(house: House, record: Record) -> Job:
     return Job(
         id=record.id,
         status=record.status,
+        priority=record.priority,
         method=record.plan.method,
         models=list(record.plan.models),
         created_at=record.created_at,
@@ -71,7 +93,7 @@ def job_view(house: House, record: Record) -> Job:
         if stored is None
         else Result(url=f"{here}/image", sha256=stored.sha256, content_type=stored.content_type, bytes=stored.bytes),
         report=record.report,
-        links=Links(itself=here, image=f"{here}/image"),
+        links=Links(itself=here, image=f"{here}/image", cancel=f"{here}/cancel"),
         metadata=record.metadata,
     )
 

@@ -1,0 +1,239 @@
+"""Who is served next, and who holds what: the worker's side of the queues, as scripts that Redis runs whole.
+
+RQ pushes job ids into its list of each queue. From there they are sorted into one line a tenant, and tenants are served
+in turn: one that sends a million pictures delays another's by one batch. Whatever leaves a line is in some worker's
+hands from the same instant on (`held`), so that nothing is lost between the two; and a worker that has not said for a
+lease that it lives (`alive`, which Redis forgets by its own clock) has what it held put back.
+
+    rq:queue:{queue}             arrivals, by RQ
+    immunize:ring:{queue}        tenants that have somebody waiting, the next one first
+    immunize:line:{queue}:{t}    "{id} {key}" of each job that waits
+    immunize:held                id -> worker
+    immunize:alive:{worker}      there for a lease after its last sign of life
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis import Redis
+
+from service.contracts.catalog import PRIORITIES, Priority
+
+WINDOW = 256  # how far down a tenant's line one looks for company
+SORTED = 5000  # arrivals sorted at a time: some milliseconds
+
+COMMON = """
+local function line(queue, tenant) return 'immunize:line:' .. queue .. ':' .. tenant end
+local function put(queue, tenant, entry, front)
+  local length = redis.call(front and 'LPUSH' or 'RPUSH', line(queue, tenant), entry)
+  if length == 1 then redis.call(front and 'LPUSH' or 'RPUSH', 'immunize:ring:' .. queue, tenant) end
+end
+local function out(queue, tenant, entry)
+  local gone = redis.call('LREM', line(queue, tenant), 1, entry)
+  if gone == 1 and redis.call('EXISTS', line(queue, tenant)) == 0 then
+    redis.call('LREM', 'immunize:ring:' .. queue, 1, tenant)
+  end
+  return gone
+end
+local function about(id)
+  local found = redis.call('HMGET', 'rq:job:' .. id, 'meta', 'origin')
+  if not found[1] or not found[2] then return nil end
+  local fine, meta = pcall(cjson.decode, found[1])
+  if not fine or not meta.tenant or not meta.key then return nil end
+  return found[2], meta.tenant, id .. ' ' .. meta.key
+end
+local function again(id)
+  local queue, tenant, entry = about(id)
+  if not queue then return 0 end
+  redis.call('HSET', 'rq:job:' .. id, 'status', 'queued')
+  put(queue, tenant, entry, true)
+  return 1
+end
+"""
+
+TAKE = """
+local worker, lease, most, wanted, window, started = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local taken, from = {}, ''
+local function fitting(queue, tenant)
+  if wanted == '' then return redis.call('LINDEX', line(queue, tenant), 0) end
+  for _, entry in ipairs(redis.call('LRANGE', line(queue, tenant), 0, window - 1)) do
+    if string.sub(entry, -#wanted) == wanted then return entry end
+  end
+  return false
+end
+for index = 8, #ARGV do
+  local queue = ARGV[index]
+  for _ = 1, tonumber(ARGV[7]) do
+    local id = redis.call('LPOP', 'rq:queue:' .. queue)
+    if not id then break end
+    local _, tenant, entry = about(id)
+    if tenant then put(queue, tenant, entry, false) end
+  end
+  local more = true
+  while more and #taken < most do
+    more = false
+    for _, tenant in ipairs(redis.call('LRANGE', 'immunize:ring:' .. queue, 0, 999)) do
+      if #taken == most then break end
+      local entry = fitting(queue, tenant)
+      if entry then
+        out(queue, tenant, entry)
+        if redis.call('LREM', 'immunize:ring:' .. queue, 1, tenant) == 1 then
+          redis.call('RPUSH', 'immunize:ring:' .. queue, tenant)
+        end
+        local id, key = string.match(entry, '^(%S+) (%S+)$')
+        more = true
+        if redis.call('EXISTS', 'rq:job:' .. id) == 1 then
+          wanted, from = key, queue
+          redis.call('HSET', 'immunize:held', id, worker)
+          redis.call('HSET', 'rq:job:' .. id, 'status', 'started', 'worker_name', worker, 'started_at', started)
+          taken[#taken + 1] = id
+        end
+      end
+    end
+  end
+  if #taken > 0 then break end
+end
+if #taken > 0 then redis.call('SET', 'immunize:alive:' .. worker, '1', 'PX', lease) end
+local tenants = {}
+for index, id in ipairs(taken) do local _, tenant = about(id); tenants[index] = tenant or '' end
+return {from, wanted, taken, tenants}
+"""
+
+KEEP = """
+local worker, lost = ARGV[1], {}
+redis.call('SET', 'immunize:alive:' .. worker, '1', 'PX', ARGV[2])
+for index = 3, #ARGV do
+  local id = ARGV[index]
+  local holder = redis.call('HGET', 'immunize:held', id)
+  if not holder then
+    local queue, tenant, entry = about(id)
+    if queue and out(queue, tenant, entry) == 1 then redis.call('HSET', 'rq:job:' .. id, 'status', 'started') end
+    redis.call('HSET', 'immunize:held', id, worker)
+  elseif holder ~= worker then
+    lost[#lost + 1] = id
+  end
+end
+return lost
+"""
+
+RELEASE = """
+for index = 3, #ARGV do
+  local id = ARGV[index]
+  if redis.call('HGET', 'immunize:held', id) == ARGV[1] then
+    redis.call('HDEL', 'immunize:held', id)
+    if ARGV[2] == 'back' then again(id) else redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id) end
+  end
+end
+"""
+
+REAP = """
+local found, back = redis.call('HGETALL', 'immunize:held'), {}
+for index = 1, #found, 2 do
+  if redis.call('EXISTS', 'immunize:alive:' .. found[index + 1]) == 0 then
+    redis.call('HDEL', 'immunize:held', found[index])
+    if again(found[index]) == 1 then back[#back + 1] = found[index] end
+  end
+end
+return back
+"""
+
+REMOVE = """
+local id = ARGV[1]
+local queue, tenant, entry = about(id)
+if not queue then return 0 end
+local gone = out(queue, tenant, entry) + redis.call('LREM', 'rq:queue:' .. queue, 1, id)
+if gone > 0 then redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id) end
+return gone
+"""
+
+COUNT = """
+local queue = ARGV[1]
+local count = redis.call('LLEN', 'rq:queue:' .. queue)
+local heads = { redis.call('LINDEX', 'rq:queue:' .. queue, 0) }
+for _, tenant in ipairs(redis.call('LRANGE', 'immunize:ring:' .. queue, 0, -1)) do
+  count = count + redis.call('LLEN', line(queue, tenant))
+  heads[#heads + 1] = string.match(redis.call('LINDEX', line(queue, tenant), 0), '^%S+')
+end
+local oldest = ''
+for _, id in ipairs(heads) do
+  local since = id and redis.call('HGET', 'rq:job:' .. id, 'enqueued_at')
+  if since and (oldest == '' or since < oldest) then oldest = since end
+end
+return {count, oldest}
+"""
+
+AHEAD = """
+local queue, tenant, entry = about(ARGV[1])
+if not queue then return -1 end
+local place, ahead = redis.call('LPOS', line(queue, tenant), entry), 0
+if not place then
+  place = redis.call('LPOS', 'rq:queue:' .. queue, ARGV[1])
+  if not place then return -1 end
+  ahead, place = place, redis.call('LLEN', line(queue, tenant)) + place
+end
+for _, other in ipairs(redis.call('LRANGE', 'immunize:ring:' .. queue, 0, -1)) do
+  ahead = ahead + math.min(redis.call('LLEN', line(queue, other)), other == tenant and place or place + 1)
+end
+return ahead
+"""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Jobs of one key, (tenant, id) each, now in the hands of whoever asked."""
+
+    queue: Priority
+    key: str
+    jobs: tuple[tuple[str, str], ...]
+
+
+class FairQueue:
+    """The scripts, as functions. A worker is known by its name."""
+
+    def __init__(self, connection: Redis, lease: float) -> None:
+        self._lease = max(1, int(lease * 1000))  # milliseconds
+        self._take, self._keep, self._release, self._reap, self._remove, self._count, self._ahead = (
+            connection.register_script(COMMON + script) for script in (TAKE, KEEP, RELEASE, REAP, REMOVE, COUNT, AHEAD)
+        )
+
+    def take(self, worker: str, most: int, started: str, queues: Sequence[str] = PRIORITIES, key: str = "") -> Taken:
+        """Up to `most` jobs of one key (of `key`, where it is given) from the first of `queues` that has any."""
+        arguments: tuple[str | int, ...] = (worker, self._lease, most, key, WINDOW, started, SORTED, *queues)
+        queue, found, ids, tenants = self._take(args=arguments)
+        return Taken(_text(queue), _text(found), tuple(zip(map(_text, tenants), map(_text, ids), strict=True)))  # type: ignore[arg-type]
+
+    def keep(self, worker: str, ids: Sequence[str]) -> list[str]:
+        """The worker lives and holds these. Returns those that meanwhile went to another worker."""
+        return [_text(each) for each in self._keep(args=(worker, self._lease, *ids))]
+
+    def give_back(self, worker: str, ids: Sequence[str]) -> None:
+        """These go back to the front of their lines."""
+        self._release(args=(worker, "back", *ids))
+
+    def release(self, worker: str, ids: Sequence[str]) -> None:
+        """These have ended."""
+        self._release(args=(worker, "ended", *ids))
+
+    def reap(self) -> list[str]:
+        """What dead workers held is put back, to the front. Returns it."""
+        return [_text(each) for each in self._reap()]
+
+    def remove(self, job_id: str) -> bool:
+        """Take a job that waits out of its line. False where none waits, a worker may have it."""
+        return bool(self._remove(args=(job_id,)))
+
+    def count(self, queue: str) -> tuple[int, str]:
+        """How many wait, and since when the longest does, as RQ writes it ("" where none does)."""
+        count, oldest = self._count(args=(queue,))
+        return int(count), _text(oldest)
+
+    def ahead(self, job_id: str) -> int | None:
+        """How many of its queue are served before this one if nobody comes; None where it does not wait."""
+        found = int(self._ahead(args=(job_id,)))
+        return found if found >= 0 else None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
