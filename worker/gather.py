@@ -6,8 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 
 from service.contracts.catalog import PRIORITIES
+from service.contracts.errors import NotReady
+from service.contracts.fair import Taken
 from service.contracts.queue import JobQueue
 from service.contracts.settings import Settings
 from worker.jobs import Engine, Work
@@ -66,19 +69,20 @@ class Gatherer:
         self._fetchers, self._most, self._stopping = fetchers, most, stopping
         self._patient, self._release = patient, release
         self._limits: dict[str, int] = {}
-        self._due = 0.0
+        self._due, self._unsure = 0.0, False
 
     def gather(self) -> list[list[Work]]:
         """The next batches: mostly one, or none. Raises NotReady where the queue is away."""
-        taken = self._queue.take(self._name, self._most, self._order())
+        if self._unsure:
+            self._queue.strays(self._name, self._hands.ids())
+            self._unsure = False
+        taken = self._take(self._most, self._order())
         jobs = list(taken.jobs)
-        self._hands.add([job_id for _, job_id in jobs])
         until = time.monotonic() + self._settings.batch_wait_ms / 1000
-        while jobs and len(jobs) < self._most and time.monotonic() < until and not self._stopping.is_set():
-            time.sleep(COMPANY_SECONDS)
-            more = self._queue.take(self._name, self._most - len(jobs), (taken.queue,), taken.key).jobs
-            self._hands.add([job_id for _, job_id in more])
-            jobs += more
+        with suppress(NotReady):  # then without more company
+            while jobs and len(jobs) < self._most and time.monotonic() < until and not self._stopping.is_set():
+                time.sleep(COMPANY_SECONDS)
+                jobs += self._take(self._most - len(jobs), (taken.queue,), taken.key).jobs
         works = self._fetched(jobs)
         alone = [[work] for work in works if work.suspect]
         return [*self._chunks([work for work in works if not work.suspect]), *alone]
@@ -88,6 +92,15 @@ class Gatherer:
         half = len(works) // 2
         self._limits[works[0].record.key] = half
         return [list(works[:half]), list(works[half:])]
+
+    def _take(self, most: int, queues: Sequence[str], key: str = "") -> Taken:
+        try:
+            taken = self._queue.take(self._name, most, queues, key)
+        except NotReady:
+            self._unsure = True  # it may have been done all the same
+            raise
+        self._hands.add([job_id for _, job_id in taken.jobs])
+        return taken
 
     def _order(self) -> Sequence[str]:
         """The queues as they are looked at: now and then the last comes first, so that none starves."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
 
 from service.contracts.errors import ImmunizeError, NotFound, NotReady
 from service.contracts.pictures import read_mask, read_picture
@@ -21,13 +25,23 @@ from service.contracts.settings import Settings
 from worker.core.pgd import OnStep
 from worker.immunization import Delivery, Immunized, Item, check, encode, optimize
 from worker.metrics import WorkerMetrics
-from worker.models.pool import Pool
 
 log = logging.getLogger(__name__)
 DEATHS = 2  # of workers that had a job in their hands, after which it is given no other
 INTERNAL = JobError(type="internal", detail="the job failed for an internal reason; it was logged")
 POISON = JobError(type="poison", detail=f"{DEATHS} workers died with this job; it is kept away from the others")
 GIVEN_UP = JobError(type="worker-died", detail="it was begun as often as jobs are, and never ended; it was given up")
+
+
+class Models(Protocol):
+    """Loaded models by name; `worker.models.pool.Pool` is one."""
+
+    device: torch.device
+
+    def get_all(self, names: Sequence[str]) -> list[Any]: ...
+
+    def missing(self) -> Mapping[str, str]:
+        """Names of the models that are not here, with how to get them."""
 
 
 @dataclass(eq=False)
@@ -50,7 +64,7 @@ class Engine:
     away) comes through from everything here: the caller tries again."""
 
     def __init__(
-        self, name: str, records: Records, queue: JobQueue, pool: Pool, settings: Settings, metrics: WorkerMetrics
+        self, name: str, records: Records, queue: JobQueue, pool: Models, settings: Settings, metrics: WorkerMetrics
     ) -> None:
         self._name, self._records, self._queue, self._pool = name, records, queue, pool
         self._settings, self._metrics = settings, metrics

@@ -30,9 +30,8 @@ from service.contracts.schemas import JobError
 from service.contracts.settings import Settings
 from worker.gather import Gatherer, Hands
 from worker.immunization import Immunized
-from worker.jobs import Engine, Work
+from worker.jobs import Engine, Models, Work
 from worker.metrics import WorkerMetrics
-from worker.models.pool import Pool
 from worker.watch import Drained, Over, TimeUp, Watch
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class EngineWorker(SimpleWorker):
         name: str,
         queue: JobQueue,
         engine: Engine,
-        pool: Pool,
+        pool: Models,
         metrics: WorkerMetrics,
         reconciler: Reconciler,
         settings: Settings,
@@ -71,6 +70,7 @@ class EngineWorker(SimpleWorker):
         self._stop_at = float("inf")
         self._hands, self._ready = Hands(), deque[list[Work]]()
         self._watch: Watch | None = None
+        self._told_at = 0.0
         self._fetching: Future[list[list[Work]]] | None = None
         self._storing: list[Future[None]] = []
         self._fetchers = ThreadPoolExecutor(ATTENTIVE + 1, "fetch")
@@ -141,6 +141,7 @@ class EngineWorker(SimpleWorker):
             self._fetching = self._fetchers.submit(self._gatherer.gather)
 
     def _run(self, batch: Sequence[Work]) -> None:
+        batch = [work for work in batch if not work.over.is_set()]
         try:
             list(self._storers.map(lambda work: work.begun or self._patiently(lambda: self._engine.begin(work)), batch))
         except NotReady:
@@ -272,18 +273,15 @@ class EngineWorker(SimpleWorker):
         self._queue.announce(self.name, self._pool.missing())
 
     def _pulse(self) -> None:
-        watch = self._watch
-        if watch is None:
-            return
-        open_ = [work for work in watch.works if not work.over.is_set()]
+        open_ = [work for work in self._hands.works() if not work.over.is_set()]
         ends = self._queue.claimed([work.record.id for work in open_])
         for work, end in zip(open_, ends, strict=True):
             if end == "canceled":
                 work.over.set()
                 self._storers.submit(self._settle, work, self._engine.cancel)
-        now = time.monotonic()
-        if now > getattr(self, "_progressed", 0.0) + PROGRESS:
-            self._progressed = now
+        watch, now = self._watch, time.monotonic()
+        if watch is not None and now > self._told_at + PROGRESS:
+            self._told_at = now
             progress = watch.progress()
             if progress:
                 self._queue.set_progress(progress)
@@ -340,10 +338,8 @@ class EngineWorker(SimpleWorker):
             self._break_off(batch)
         self._storers.shutdown(wait=True)
         self._fetchers.shutdown(wait=True)
-        left = self._hands.works()
-        if left:
-            self._give_back(left)
         with suppress(NotReady, redis.RedisError):
+            self._queue.give_back(self.name, self._hands.ids())
             self._queue.leave(self.name)
             self.register_death()  # type: ignore[no-untyped-call]
 

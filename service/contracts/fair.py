@@ -39,10 +39,10 @@ local function out(queue, tenant, entry)
 end
 local function about(id)
   local found = redis.call('HMGET', 'rq:job:' .. id, 'meta', 'origin')
-  if not found[1] or not found[2] then return nil end
-  local fine, meta = pcall(cjson.decode, found[1])
-  if not fine or not meta.tenant or not meta.key then return nil end
-  return found[2], meta.tenant, id .. ' ' .. meta.key
+  if not found[2] then return nil end
+  local fine, meta = pcall(cjson.decode, found[1] or '')
+  if not fine or type(meta) ~= 'table' then meta = {} end
+  return found[2], meta.tenant or '-', id .. ' ' .. (meta.key or id)
 end
 local function again(id)
   local queue, tenant, entry = about(id)
@@ -128,6 +128,19 @@ for index = 3, #ARGV do
 end
 """
 
+STRAYS = """
+local known = {}
+for index = 2, #ARGV do known[ARGV[index]] = true end
+local found, back = redis.call('HGETALL', 'immunize:held'), {}
+for index = 1, #found, 2 do
+  if found[index + 1] == ARGV[1] and not known[found[index]] then
+    redis.call('HDEL', 'immunize:held', found[index])
+    if again(found[index]) == 1 then back[#back + 1] = found[index] end
+  end
+end
+return back
+"""
+
 REAP = """
 local found, back = redis.call('HGETALL', 'immunize:held'), {}
 for index = 1, #found, 2 do
@@ -194,8 +207,9 @@ class FairQueue:
 
     def __init__(self, connection: Redis, lease: float) -> None:
         self._lease = max(1, int(lease * 1000))  # milliseconds
-        self._take, self._keep, self._release, self._reap, self._remove, self._count, self._ahead = (
-            connection.register_script(COMMON + script) for script in (TAKE, KEEP, RELEASE, REAP, REMOVE, COUNT, AHEAD)
+        scripts = (TAKE, KEEP, RELEASE, STRAYS, REAP, REMOVE, COUNT, AHEAD)
+        self._take, self._keep, self._release, self._strays, self._reap, self._remove, self._count, self._ahead = (
+            connection.register_script(COMMON + script) for script in scripts
         )
 
     def take(self, worker: str, most: int, started: str, queues: Sequence[str] = PRIORITIES, key: str = "") -> Taken:
@@ -215,6 +229,10 @@ class FairQueue:
     def release(self, worker: str, ids: Sequence[str]) -> None:
         """These have ended."""
         self._release(args=(worker, "ended", *ids))
+
+    def strays(self, worker: str, ids: Sequence[str]) -> list[str]:
+        """What the worker holds beside these is put back: jobs it took, while the answer was lost on the way."""
+        return [_text(each) for each in self._strays(args=(worker, *ids))]
 
     def reap(self) -> list[str]:
         """What dead workers held is put back, to the front. Returns it."""

@@ -56,7 +56,7 @@ class JobQueue:
                 FUNCTION,
                 args=(record.tenant, record.id),
                 job_id=record.id,
-                meta={"tenant": record.tenant, "key": record.key},
+                meta={"tenant": record.tenant, "key": record.key or record.id},
                 timeout=self._settings.job_timeout,
                 pipeline=pipeline,
             )
@@ -121,6 +121,11 @@ class JobQueue:
         with _unavailable():
             self._fair.give_back(worker, ids)
             self.connection.rpush(BELL, 1)
+
+    def strays(self, worker: str, ids: Sequence[str]) -> None:
+        """Put back what the worker holds beside these, for whoever cannot know what became of its last `take`."""
+        with _unavailable():
+            self._fair.strays(worker, ids)
 
     def release(self, worker: str, ids: Sequence[str]) -> None:
         """The ids have ended; Redis forgets them."""

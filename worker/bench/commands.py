@@ -72,6 +72,21 @@ def register(commands: Any) -> None:
     _add_backdoor(backdoor)
     backdoor.set_defaults(run=_bench_backdoor)
 
+    worker = bench.add_parser("worker", help="jobs through queue, store and worker, for several batch sizes")
+    worker.add_argument("--encoder", metavar="FILE.py:NAME", help="anybody's encoder; the file is run")
+    worker.add_argument("--architecture", metavar="NAME", help="sd15: its autoencoder at full size, random weights")
+    worker.add_argument("--model", metavar="NAME", help="a model of the registry (default: the reference autoencoder)")
+    worker.add_argument("--images", type=Path, metavar="DIR", help="default: photographs inside scikit-image")
+    worker.add_argument("--jobs", type=int, default=16, help="default 16")
+    worker.add_argument("--size", type=int, help="side of the centre crops (default 256; sd15: 512)")
+    worker.add_argument("--steps", type=int, default=20, help="gradients a picture (default 20)")
+    worker.add_argument("--batches", default="1,8", help="values of BATCH_MAX (default 1,8)")
+    worker.add_argument("--device", default="auto")
+    worker.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    worker.add_argument("--compile", action="store_true", help="torch.compile the encoder")
+    worker.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
+    worker.set_defaults(run=_bench_worker)
+
     ablate = commands.add_parser("ablate", help="measure what each part of a method is for").add_subparsers(
         metavar="WHAT", required=True
     )
@@ -119,6 +134,13 @@ def _bench_backdoor(options: argparse.Namespace) -> None:
     from worker.bench.backdoor import bench_backdoor
 
     bench_backdoor(options)
+
+
+def _bench_worker(options: argparse.Namespace) -> None:
+    prepare()
+    from worker.bench.worker import bench_worker
+
+    bench_worker(options)
 
 
 def _ablate_backdoor(options: argparse.Namespace) -> None:
