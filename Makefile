@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format bench pins clean
+.PHONY: demo test check format bench chaos pins clean
 
 demo: $(STAMP)
 	$(BIN)/immunize demo --out demo
@@ -25,6 +25,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/immunize bench encoder
+
+# A thousand jobs while workers are killed; CHAOS="--redis-wipes 3 --store-outages 3 ..." for more (python -m tests.chaos --help).
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --jobs 1000 --workers 3 --kills 20 --seed 7 $(CHAOS)
 
 # uv makes the environment: it is fast, and it resolves torch as pinned. It is installed beside it if it is missing.
 $(STAMP): pyproject.toml deploy/requirements/dev.txt
