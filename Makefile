@@ -26,7 +26,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/immunize bench encoder
 
-# A thousand jobs while workers are killed; CHAOS="--redis-wipes 3 --store-outages 3 ..." for more (python -m tests.chaos --help).
+# A thousand jobs while workers are killed. More goes wrong with CHAOS="--redis-wipes 3 --store-outages 3 --cancels 20".
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --jobs 1000 --workers 3 --kills 20 --seed 7 $(CHAOS)
 
