@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,8 +132,15 @@ def _stray(strays: list[str]) -> list[str]:
 
 
 def _tidied(house: House) -> None:
-    """Give the service its time to clear away what was half-written when a process was killed."""
+    """Give the service time to clear away what was half-written when a process was killed.
+
+    It may only clear away what is old; so it is made old, now that nobody writes any more.
+    """
     until = time.monotonic() + TIDY_SECONDS
-    while time.monotonic() < until and any((house.store.root / ".staging").iterdir()):
+    staging = house.store.root / ".staging"
+    while time.monotonic() < until and any(staging.iterdir()):
+        for left in staging.iterdir():
+            with suppress(FileNotFoundError):
+                os.utime(left, (0, 0))
         house.supervise()
         time.sleep(TICK)
