@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """0: the service kept its word; 1: it did not, each violation on its own line; 2: bad usage."""
+    """0: the service kept its word; 1: it did not, each violation on its own line; 2: bad usage; 130: broken off."""
     asked = parser().parse_args()
     signal.signal(signal.SIGTERM, _terminated)
     options = Options(
@@ -77,6 +77,9 @@ def main() -> int:
         done = run(options, folder.resolve())
         told = summary(done, folder / "store")
         kept = kept or bool(done.violations)
+    except KeyboardInterrupt:
+        print("broken off; nothing of it runs any more", file=sys.stderr)
+        return 128 + signal.SIGINT
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -148,10 +148,10 @@ class Chaos:
             return set()
 
     def _cancel(self) -> None:
-        """Cancel a random job that has not ended; another, if that one ends first."""
+        """Cancel a random good job that has not ended; another, if that one ends first."""
         with httpx2.Client(base_url=self._house.address, timeout=30) as http:
             while not self._stopped.is_set():
-                open_ = sorted(self._pending() & set(self._ledger.promises) - self._ledger.asked)
+                open_ = sorted(self._pending() & self._ledger.good() - self._ledger.asked)
                 if not open_:
                     if self._stopped.wait(0.1) or self._share >= 1:
                         return

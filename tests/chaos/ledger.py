@@ -36,6 +36,11 @@ class Ledger:
         with self.lock:
             self.promises[promise.id] = promise
 
+    def good(self) -> set[str]:
+        """Ids of the jobs that are to finish."""
+        with self.lock:
+            return {job_id for job_id, promise in self.promises.items() if promise.fate == "good"}
+
     def ask(self, job_id: str) -> None:
         """A cancel is about to be asked for; from now on the job may be found canceled."""
         with self.lock:
