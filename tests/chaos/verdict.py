@@ -38,8 +38,8 @@ def exits(ended: Sequence[Exit], done: Sequence[Done], *, drain: float, deadly: 
     wrong, deaths = [], 0
     for each in ended:
         who = f"worker {each.pid}"
-        if each.told is None and each.status == -signal.SIGKILL:
-            deaths += 1
+        if each.told != signal.SIGKILL and each.status == -signal.SIGKILL:
+            deaths += 1  # a deadly job may also meet a worker that was told to stop
         elif each.told is None and not _began_in_outage(each.began, done):
             wrong.append(f"{who} ended by itself with status {each.status}")
         elif each.told == signal.SIGTERM and each.status != 0 and not _too_young(each):

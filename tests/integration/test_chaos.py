@@ -195,6 +195,7 @@ def test_a_worker_that_ends_by_itself_is_noticed() -> None:
     assert ended(0) == ["worker 1 ended by itself with status 0"]
     assert ended(1)
     assert ended(-9) == ["0 deadly jobs killed 1 workers, and each may kill two"]
+    assert ended(-9, signal.SIGTERM) == ended(-9)
     assert ended(1, signal.SIGTERM)
     assert ended(-15, signal.SIGTERM)
     assert not ended(-15, signal.SIGTERM, seconds=1)
