@@ -1,15 +1,18 @@
 """Who is served next, and who holds what: the worker's side of the queues, as scripts that Redis runs whole.
 
 RQ pushes job ids into its list of each queue. From there they are sorted into one line a tenant, and tenants are served
-in turn: one that sends a million pictures delays another's by one batch. Whatever leaves a line is in some worker's
-hands from the same instant on (`held`), so that nothing is lost between the two; and a worker that has not said for a
-lease that it lives (`alive`, which Redis forgets by its own clock) has what it held put back.
+in turn: one that sends a million pictures delays another's by one batch. A tenant whose first in line was passed over,
+while a later one kept another's batch company, has not had its turn. Whatever leaves a line is in some worker's hands
+from the same instant on (`held`), so that nothing is lost between the two; and a worker that has not said for a lease
+that it lives (`alive`, which Redis forgets by its own clock) has what it held put back.
 
     rq:queue:{queue}             arrivals, by RQ
     immunize:ring:{queue}        tenants that have somebody waiting, the next one first
     immunize:line:{queue}:{t}    "{id} {key}" of each job that waits
     immunize:held                id -> worker
     immunize:alive:{worker}      there for a lease after its last sign of life
+    immunize:looked              there for half a lease after somebody looked for dead workers
+    immunize:patience            there as long as nobody is taken for dead
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from redis import Redis
 
 from service.contracts.catalog import PRIORITIES, Priority
 
-WINDOW = 256  # how far down a tenant's line one looks for company
+WINDOW = 256  # how far down a tenant's line one looks for company; of 64 tenants, as Redis does nothing else meanwhile
 SORTED = 5000  # arrivals sorted at a time: some milliseconds
 
 COMMON = """
@@ -37,12 +40,15 @@ local function out(queue, tenant, entry)
   end
   return gone
 end
+local function word(value, otherwise)
+  return type(value) == 'string' and string.match(value, '^%S+$') or otherwise
+end
 local function about(id)
   local found = redis.call('HMGET', 'rq:job:' .. id, 'meta', 'origin')
   if not found[2] then return nil end
   local fine, meta = pcall(cjson.decode, found[1] or '')
   if not fine or type(meta) ~= 'table' then meta = {} end
-  return found[2], meta.tenant or '-', id .. ' ' .. (meta.key or id)
+  return found[2], word(meta.tenant, '-'), id .. ' ' .. word(meta.key, id)
 end
 local function again(id)
   local queue, tenant, entry = about(id)
@@ -74,17 +80,18 @@ for index = 8, #ARGV do
   local more = true
   while more and #taken < most do
     more = false
-    for _, tenant in ipairs(redis.call('LRANGE', 'immunize:ring:' .. queue, 0, 999)) do
+    for _, tenant in ipairs(redis.call('LRANGE', 'immunize:ring:' .. queue, 0, 63)) do
       if #taken == most then break end
       local entry = fitting(queue, tenant)
       if entry then
+        local first = redis.call('LINDEX', line(queue, tenant), 0) == entry
         out(queue, tenant, entry)
-        if redis.call('LREM', 'immunize:ring:' .. queue, 1, tenant) == 1 then
-          redis.call('RPUSH', 'immunize:ring:' .. queue, tenant)
-        end
         local id, key = string.match(entry, '^(%S+) (%S+)$')
         more = true
-        if redis.call('EXISTS', 'rq:job:' .. id) == 1 then
+        if redis.call('EXISTS', 'rq:job:' .. id) == 1 and redis.call('HEXISTS', 'immunize:held', id) == 0 then
+          if first and redis.call('LREM', 'immunize:ring:' .. queue, 1, tenant) == 1 then
+            redis.call('RPUSH', 'immunize:ring:' .. queue, tenant)
+          end
           wanted, from = key, queue
           redis.call('HSET', 'immunize:held', id, worker)
           redis.call('HSET', 'rq:job:' .. id, 'status', 'started', 'worker_name', worker, 'started_at', started)
@@ -119,7 +126,7 @@ return lost
 """
 
 RELEASE = """
-for index = 3, #ARGV do
+for index = #ARGV, 3, -1 do
   local id = ARGV[index]
   if redis.call('HGET', 'immunize:held', id) == ARGV[1] then
     redis.call('HDEL', 'immunize:held', id)
@@ -142,6 +149,12 @@ return back
 """
 
 REAP = """
+local lease, looked = tonumber(ARGV[1]), redis.call('EXISTS', 'immunize:looked')
+redis.call('SET', 'immunize:looked', '1', 'PX', math.max(1, math.floor(lease / 2)))
+if ARGV[2] == 'patiently' then
+  if looked == 0 then redis.call('SET', 'immunize:patience', '1', 'PX', lease) end
+  if redis.call('EXISTS', 'immunize:patience') == 1 then return {} end
+end
 local found, back = redis.call('HGETALL', 'immunize:held'), {}
 for index = 1, #found, 2 do
   if redis.call('EXISTS', 'immunize:alive:' .. found[index + 1]) == 0 then
@@ -234,9 +247,13 @@ class FairQueue:
         """What the worker holds beside these is put back: jobs it took, while the answer was lost on the way."""
         return [_text(each) for each in self._strays(args=(worker, *ids))]
 
-    def reap(self) -> list[str]:
-        """What dead workers held is put back, to the front. Returns it."""
-        return [_text(each) for each in self._reap()]
+    def reap(self, *, at_once: bool = False) -> list[str]:
+        """What dead workers held is put back, to the front. Returns it.
+
+        Where nobody could look for half a lease, everybody first gets a lease's time to say that they live: Redis was
+        away, or took no writes, and may have been so for all.
+        """
+        return [_text(each) for each in self._reap(args=(self._lease, "at once" if at_once else "patiently"))]
 
     def remove(self, job_id: str) -> bool:
         """Take a job that waits out of its line. False where none waits, a worker may have it."""

@@ -138,13 +138,8 @@ class JobQueue:
             self.connection.delete(f"immunize:alive:{worker}", f"immunize:missing:{worker}")
 
     def reap(self) -> list[str]:
-        """Put back what dead workers held. Returns the ids.
-
-        A Redis that has just begun again gives everybody a lease's time to say that they live.
-        """
+        """Put back what dead workers held. Returns the ids."""
         with _unavailable():
-            if int(self.connection.info("server")["uptime_in_seconds"]) <= self._settings.lease_seconds:
-                return []
             back = self._fair.reap()
             if back:
                 self.connection.rpush(BELL, *[1] * min(len(back), BELLS))
@@ -191,7 +186,7 @@ class JobQueue:
                 for found in self.connection.scan_iter(pattern):
                     self.connection.delete(found)
             self.connection.delete("rq:workers", "immunize:turn")
-            self._fair.reap()
+            self._fair.reap(at_once=True)
 
     def announce(self, worker: str, missing: Mapping[str, str]) -> None:
         """A worker says which models it lacks (name -> how to get it)."""
