@@ -69,7 +69,7 @@ class Reconciler:
                 continue
             if record.ended:
                 self._records.settle(tenant, job_id)
-            elif now() - record.created_at > GRACE:
+            elif now() - record.created_at > GRACE and not all(self._queue.carried([job_id])):  # still
                 self._queue.enqueue(record)
                 count += 1
                 log.warning("job %s was pending but not in the queue; enqueued again", job_id)
