@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from service.contracts.errors import NotReady
+from service.contracts.plan import Plan
 from service.contracts.queue import JobQueue
 from service.contracts.reconcile import GRACE, Reconciler
 from service.contracts.records import Record, Records, now
+from tests.helpers import wait_for
 
 Create = Callable[[], Record]
 
 
 @pytest.fixture
 def reconciler(records: Records, queue: JobQueue) -> Reconciler:
-    return Reconciler(records, queue, 60)
+    """Of a Redis that has been in use for long."""
+    used(queue)
+    return Reconciler(records, queue, seconds=60, lease=15)
+
+
+def used(queue: JobQueue) -> None:
+    queue.connection.set("immunize:since", (now() - timedelta(hours=1)).timestamp())
 
 
 def aged(records: Records, record: Record) -> Record:
@@ -29,12 +38,24 @@ def aged(records: Records, record: Record) -> Record:
 def test_a_wiped_redis_loses_nothing(reconciler: Reconciler, records: Records, queue: JobQueue, create: Create) -> None:
     jobs = [aged(records, create()) for _ in range(3)]
     for job in jobs:
-        queue.enqueue("public", job.id)
+        queue.enqueue(job)
+    (_, held), *_ = queue.take("w", 1).jobs
     assert reconciler.reconcile() == 0, "all are where they should be"
     queue.connection.flushall()
-    assert reconciler.reconcile() == 3
-    assert all(queue.carries(job.id) for job in jobs)
+    assert reconciler.reconcile() == 0, "workers are first given time to say what they hold"
+    assert queue.keep("w", [held]) == []
+    used(queue)
+    assert reconciler.reconcile() == 2
+    assert all(queue.carried([job.id for job in jobs]))
+    assert queue.depth() == 2
     assert reconciler.reconcile() == 0
+    assert len(queue.take("w", 8).jobs) == 2, "with the key and the tenant that they had"
+
+
+def test_a_job_keeps_its_queue(reconciler: Reconciler, records: Records, queue: JobQueue, plan: Plan) -> None:
+    aged(records, records.create("public", plan, b"image", key="k", priority="bulk"))
+    assert reconciler.reconcile() == 1
+    assert (queue.depth("interactive"), queue.depth("bulk")) == (0, 1)
 
 
 def test_a_job_that_was_just_stored_is_left_to_its_gateway(
@@ -92,12 +113,49 @@ def test_what_is_no_mark_is_passed_over(
 
 def test_one_process_of_all_does_the_work_once_in_a_while(records: Records, queue: JobQueue, create: Create) -> None:
     aged(records, create())
-    first, second = (Reconciler(records, queue, 60) for _ in range(2))
+    used(queue)
+    first, second = (Reconciler(records, queue, seconds=60, lease=15) for _ in range(2))
     assert [first.turn(), first.turn(), second.turn()] == [1, 0, 0]
 
 
 def test_without_redis_nothing_is_settled(records: Records, away: JobQueue, create: Create) -> None:
     record = aged(records, create())
     with pytest.raises(NotReady):
-        Reconciler(records, away, 60).turn()
+        Reconciler(records, away, seconds=60, lease=15).turn()
     assert list(records.pending()) == [("public", record.id)]
+
+
+def test_what_a_dead_worker_held_is_put_back(records: Records, queue: JobQueue, create: Create) -> None:
+    told: list[int] = []
+    reconciler = Reconciler(records, queue, seconds=60, lease=0.01, recovered=told.append)
+    jobs = [create() for _ in range(3)]
+    for job in jobs:
+        queue.enqueue(job)
+    queue.take("w", 2)
+    queue.connection.delete("immunize:alive:w")
+    queue.connection.set("immunize:looked", 1, ex=60)  # somebody has looked all the time
+    assert reconciler.turn() == 2
+    assert (told, queue.depth()) == ([2], 3)
+    wait_for(lambda: reconciler.turn() == 0, "it looks again")
+    assert told == [2], "nothing is told of a turn in which nothing was put back"
+
+
+def test_what_was_just_enqueued_by_another_is_not_enqueued_twice(
+    records: Records, queue: JobQueue, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a wipe a turn may take longer than the pause between two."""
+    jobs = [aged(records, create()) for _ in range(3)]
+    used(queue)
+    first, second = (Reconciler(records, queue, seconds=60, lease=15) for _ in range(2))
+    load, counts = records.load, list[int]()
+
+    def slow(tenant: str, job_id: str) -> Record:
+        if not counts:
+            counts.append(0)
+            counts.append(second.reconcile())
+        return load(tenant, job_id)
+
+    monkeypatch.setattr(records, "load", slow)
+    counts.append(first.reconcile())
+    assert sum(counts) == 3
+    assert queue.depth() == len(jobs)

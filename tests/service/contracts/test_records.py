@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from service.contracts.catalog import load_models
 from service.contracts.errors import NotFound, NotReady
-from service.contracts.plan import Plan, make_plan
-from service.contracts.records import Records, now
+from service.contracts.plan import Plan
+from service.contracts.records import Records, StoredResult, now, place
 from service.contracts.schemas import JobError
 from service.contracts.store import FolderStore
 
@@ -40,15 +40,13 @@ def records(store: Recording) -> Records:
     return Records(store)
 
 
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    return make_plan({}, load_models())
-
-
 def test_a_record_comes_back_as_it_was_saved(records: Records, plan: Plan) -> None:
-    record = records.create("public", plan, {"album": 7, "name": "schöne"}, b"image", b"mask", None)
+    record = records.create(
+        "public", plan, b"image", key="k", mask=b"mask", priority="bulk", metadata={"album": 7, "name": "schöne"}
+    )
     assert records.load("public", record.id) == record
-    assert (record.status, record.attempts, record.mask) == ("queued", 0, True)
+    assert (record.status, record.attempts, record.deaths, record.begun, record.mask) == ("queued", 0, 0, [], True)
+    assert (record.key, record.priority) == ("k", "bulk")
     assert record.created_at.tzinfo == UTC
     record.status, record.error = "failed", JobError(type="internal", detail="x")
     records.save(record)
@@ -58,7 +56,7 @@ def test_a_record_comes_back_as_it_was_saved(records: Records, plan: Plan) -> No
 def test_the_pending_mark_is_put_last_and_the_record_after_its_inputs(
     records: Records, store: Recording, plan: Plan
 ) -> None:
-    record = records.create("public", plan, {}, b"image", b"mask", b"target")
+    record = records.create("public", plan, b"image", key="k", mask=b"mask", target=b"target")
     home = f"jobs/public/{record.id}"
     assert store.puts == [
         f"{home}/image",
@@ -76,7 +74,7 @@ def test_a_store_that_fails_half_way_keeps_nothing(
 ) -> None:
     store.fails_at = fails_at
     with pytest.raises(NotReady):
-        records.create("public", plan, {}, b"image", b"mask", b"target")
+        records.create("public", plan, b"image", key="k", mask=b"mask", target=b"target")
     assert list(store.keys("")) == []
 
 
@@ -93,14 +91,14 @@ def test_a_store_that_fails_half_way_keeps_nothing(
     ],
 )
 def test_what_is_not_there_is_not_found(tenant: str, job_id: str | None, records: Records, plan: Plan) -> None:
-    record = records.create("public", plan, {}, b"image", None, None)
+    record = records.create("public", plan, b"image", key="k")
     with pytest.raises(NotFound):
         records.load(tenant, record.id if job_id is None else job_id)
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
 def test_an_ended_job_is_no_longer_pending(status: str, records: Records, store: Recording, plan: Plan) -> None:
-    ended, waiting = (records.create("public", plan, {}, b"image", None, None) for _ in range(2))
+    ended, waiting = (records.create("public", plan, b"image", key="k") for _ in range(2))
     assert sorted(records.pending()) == sorted([("public", ended.id), ("public", waiting.id)])
     records.end(ended, status)  # type: ignore[arg-type]
     assert list(records.pending()) == [("public", waiting.id)]
@@ -111,12 +109,47 @@ def test_an_ended_job_is_no_longer_pending(status: str, records: Records, store:
     assert store.puts[-1].endswith("job.json"), "the record is written before the mark goes"
 
 
+def test_a_record_of_an_earlier_version_is_read(records: Records, plan: Plan) -> None:
+    record = records.create("public", plan, b"image", key="k")
+    told = record.model_dump(mode="json", exclude={"priority", "key", "deaths", "begun"})
+    records.store.put(place(record, "job.json"), json.dumps(told).encode())
+    loaded = records.load("public", record.id)
+    assert (loaded.priority, loaded.key, loaded.deaths, loaded.begun) == ("interactive", "", 0, [])
+
+
+def test_to_be_asked_to_end_is_written_down(records: Records, store: Recording, plan: Plan) -> None:
+    record = records.create("public", plan, b"image", key="k")
+    assert not records.asked_to_end(record)
+    records.ask_to_end(record)
+    records.ask_to_end(record)
+    assert records.asked_to_end(record)
+    records.forget(record)
+    assert list(store.keys("")) == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_sweeping_leaves_the_job_and_its_result(finished: bool, records: Records, store: Recording, plan: Plan) -> None:
+    record = records.create("public", plan, b"image", key="k", mask=b"mask", target=b"target")
+    other = records.create("public", plan, b"image", key="k")
+    records.ask_to_end(record)
+    before = set(store.keys(""))
+    for digest in ("1" * 64, "2" * 64):
+        store.put(place(record, digest), b"result")
+    if finished:
+        result = place(record, "2" * 64)
+        record.result = StoredResult(key=result, sha256="2" * 64, content_type="image/png", bytes=6)
+        before.add(result)
+    records.sweep(record)
+    assert set(store.keys("")) == before
+    assert store.get(place(other, "image")) == b"image"
+
+
 def test_forgetting_leaves_the_neighbours(records: Records, store: Recording, plan: Plan) -> None:
-    kept, gone = (records.create("public", plan, {}, b"image", b"mask", None) for _ in range(2))
+    kept, gone = (records.create("public", plan, b"image", key="k", mask=b"mask") for _ in range(2))
     records.forget(gone)
     records.forget(gone)
     assert sorted(store.keys("")) == sorted(name for name in store.puts if kept.id in name)
 
 
 def test_every_job_has_an_id_of_its_own(records: Records, plan: Plan) -> None:
-    assert len({records.create("public", plan, {}, b"", None, None).id for _ in range(20)}) == 20
+    assert len({records.create("public", plan, b"", key="k").id for _ in range(20)}) == 20
