@@ -130,7 +130,7 @@ for index = #ARGV, 3, -1 do
   local id = ARGV[index]
   if redis.call('HGET', 'immunize:held', id) == ARGV[1] then
     redis.call('HDEL', 'immunize:held', id)
-    if ARGV[2] == 'back' then again(id) else redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id) end
+    if ARGV[2] == 'back' then again(id) else redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id, 'immunize:end:' .. id) end
   end
 end
 """
@@ -170,7 +170,7 @@ local id = ARGV[1]
 local queue, tenant, entry = about(id)
 if not queue then return 0 end
 local gone = out(queue, tenant, entry) + redis.call('LREM', 'rq:queue:' .. queue, 1, id)
-if gone > 0 then redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id) end
+if gone > 0 then redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id, 'immunize:end:' .. id) end
 return gone
 """
 
