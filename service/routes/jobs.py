@@ -63,13 +63,24 @@ def cancel_job(job_id: str, house: TheHouse, tenant: Tenant) -> Job:
     """A job that waits is canceled at once; one that runs stops within a step. 409 once it has ended, or is just being
     delivered."""
     record = house.records.load(tenant, job_id)
-    if record.ended or house.queue.claim(job_id, "canceled") != "canceled":
-        how = record.status if record.ended else "ending just now"
-        raise AlreadyEnded(f"the job is {how}; there is nothing left to cancel")
-    house.records.ask_to_end(record)
-    if house.queue.remove(job_id):  # nobody else has it now
-        house.records.end(record, "canceled")
+    if record.ended:
+        raise _nothing_left(record.status)
+    if house.queue.claim(job_id, "canceled") != "canceled":
+        raise _nothing_left("ending just now")
+    record = house.records.load(tenant, job_id)  # once a job has ended, Redis forgets what was claimed
+    if record.ended and record.status != "canceled":
+        raise _nothing_left(record.status)
+    if not record.ended:
+        house.records.ask_to_end(record)
+        if house.queue.remove(job_id):  # nobody else has it now
+            if record.attempts:
+                house.records.sweep(record)
+            house.records.end(record, "canceled")
     return job_view(house, house.records.load(tenant, job_id))
+
+
+def _nothing_left(state: str) -> AlreadyEnded:
+    return AlreadyEnded(f"the job is {state}; there is nothing left to cancel")
 
 
 def job_view(house: House, record: Record) -> Job:
