@@ -50,6 +50,9 @@ local function about(id)
   if not fine or type(meta) ~= 'table' then meta = {} end
   return found[2], word(meta.tenant, '-'), id .. ' ' .. word(meta.key, id)
 end
+local function forget(id)
+  redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id, 'immunize:end:' .. id)
+end
 local function again(id)
   local queue, tenant, entry = about(id)
   if not queue then return 0 end
@@ -130,7 +133,7 @@ for index = #ARGV, 3, -1 do
   local id = ARGV[index]
   if redis.call('HGET', 'immunize:held', id) == ARGV[1] then
     redis.call('HDEL', 'immunize:held', id)
-    if ARGV[2] == 'back' then again(id) else redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id, 'immunize:end:' .. id) end
+    if ARGV[2] == 'back' then again(id) else forget(id) end
   end
 end
 """
@@ -170,7 +173,7 @@ local id = ARGV[1]
 local queue, tenant, entry = about(id)
 if not queue then return 0 end
 local gone = out(queue, tenant, entry) + redis.call('LREM', 'rq:queue:' .. queue, 1, id)
-if gone > 0 then redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id, 'immunize:end:' .. id) end
+if gone > 0 then forget(id) end
 return gone
 """
 

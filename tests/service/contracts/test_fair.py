@@ -13,6 +13,7 @@ from service.contracts.catalog import PRIORITIES
 from service.contracts.fair import WINDOW, FairQueue
 from service.contracts.queue import JobQueue
 from service.contracts.records import Record
+from service.contracts.schemas import Progress
 from service.contracts.settings import Settings
 from tests.helpers import wait_for
 from tests.service.contracts.conftest import Enqueue
@@ -296,6 +297,9 @@ def test_a_job_that_ended_leaves_nothing(fair: FairQueue, queue: JobQueue, enque
     def rounds(count: int) -> set[str]:
         for number in range(count):
             ids = [enqueue(f"t{number % 3}", f"k{number % 2}", PRIORITIES[number % 2]) for _ in range(4)]
+            queue.set_progress(dict.fromkeys(ids, Progress(step=1, steps=2)))
+            for job_id in ids:
+                queue.claim(job_id, "canceled" if job_id == ids[-1] else "finished")
             taken = [job_id for _ in PRIORITIES for job_id in take(fair, 3)]
             fair.give_back("w", taken[1:])
             fair.remove(ids[-1])
