@@ -27,7 +27,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     queue = JobQueue(connect(settings), settings)
     queue.ping()  # a plain word where Redis is away, before anything is loaded
-    records = Records(open_store(settings))
+    records = Records(open_store(settings, create=False))
     pool = Pool(load_models(settings.models_file), pick_device(settings.device), settings.models_memory)
     metrics = WorkerMetrics()
     if settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from service.contracts.errors import NotFound
 from service.contracts.queue import JobQueue
-from service.contracts.records import Records, now
+from service.contracts.records import Record, Records, now
 
 log = logging.getLogger(__name__)
 GRACE = timedelta(seconds=10)  # a gateway may be between storing a job and enqueueing it
@@ -54,7 +54,7 @@ class Reconciler:
         which workers say again what they hold."""
         if not self._queue.settled(self._lease):
             return 0
-        count = 0
+        missing: list[Record] = []
         pending = list(self._records.pending())
         for (tenant, job_id), carried in zip(pending, self._queue.carried([each[1] for each in pending]), strict=True):
             if carried:
@@ -62,7 +62,7 @@ class Reconciler:
             try:
                 record = self._records.load(tenant, job_id)
             except NotFound:
-                self._records.settle(tenant, job_id)
+                self._records.clear(tenant, job_id)
                 continue
             except ValueError:
                 log.exception("the record of job %s cannot be read; it is passed over", job_id)
@@ -70,7 +70,12 @@ class Reconciler:
             if record.ended:
                 self._records.settle(tenant, job_id)
             elif now() - record.created_at > GRACE and not all(self._queue.carried([job_id])):  # still
-                self._queue.enqueue(record)
-                count += 1
-                log.warning("job %s was pending but not in the queue; enqueued again", job_id)
-        return count
+                missing.append(record)
+        # what was begun goes first, and else who came first: as if nothing had been lost
+        for record in sorted(missing, key=lambda record: (record.status != "running", record.created_at)):
+            if self._records.asked_to_end(record):
+                self._records.end(record, "canceled")
+                continue
+            self._queue.enqueue(record)
+            log.warning("job %s was pending but not in the queue; enqueued again", record.id)
+        return len(missing)

@@ -4,7 +4,7 @@ jobs/{tenant}/{id}/job.json     the record
 jobs/{tenant}/{id}/image        what was sent; `mask` and `target` beside it
 jobs/{tenant}/{id}/{sha256}     what is delivered, under its content's hash
 jobs/{tenant}/{id}/cancel       empty; there once the job was asked to end
-pending/{tenant}/{id}           empty; there as long as the job has not ended
+pending/{tenant}/{id}           since when; there as long as the job has not ended
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,6 +25,7 @@ from service.contracts.schemas import JobError, Report, Status
 from service.contracts.store import Missing, Store
 
 ENDED: frozenset[Status] = frozenset({"finished", "failed", "canceled"})
+ABANDONED = timedelta(minutes=10)  # after which whoever was storing a job counts as dead
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -84,9 +85,10 @@ class Records:
         priority: Priority = "interactive",
         metadata: dict[str, Any] | None = None,
     ) -> Record:
-        """Store a new job, inputs first and the pending mark last, so that whatever is pending is whole.
+        """Store a new job: its pending mark, what was sent, and last the record.
 
-        Where the store fails on the way (NotReady), what was stored is taken back as far as it can be.
+        Where the store fails on the way (NotReady), what was stored is taken back; where it cannot be, because the
+        store is gone or this process is, the mark lets it be found (`clear`).
         """
         record = Record(
             id=uuid.uuid4().hex,
@@ -99,14 +101,14 @@ class Records:
             created_at=now(),
         )
         try:
+            self.await_end(record)
             for name, data in (("image", image), ("mask", mask), ("target", target)):
                 if data is not None:
                     self.store.put(place(record, name), data)
             self.save(record)
-            self.await_end(record)
         except NotReady:
             with suppress(NotReady):
-                self.forget(record)
+                self.forget(tenant, record.id)
             raise
         return record
 
@@ -124,7 +126,7 @@ class Records:
 
     def await_end(self, record: Record) -> None:
         """Mark the job as one that has not ended."""
-        self.store.put(f"pending/{record.tenant}/{record.id}", b"")
+        self.store.put(f"pending/{record.tenant}/{record.id}", now().isoformat().encode())
 
     def end(self, record: Record, status: Status) -> None:
         """Write that the job has ended, then take its pending mark away."""
@@ -156,11 +158,20 @@ class Records:
             if stored not in kept:
                 self.store.delete(stored)
 
-    def forget(self, record: Record) -> None:
-        """Take back a job that was stored but never accepted."""
-        self.settle(record.tenant, record.id)
-        for stored in list(self.store.keys(place(record, ""))):
+    def forget(self, tenant: str, job_id: str) -> None:
+        """Take back a job that was stored but never accepted. The mark last: where this breaks off, it is found."""
+        for stored in list(self.store.keys(f"jobs/{tenant}/{job_id}/")):
             self.store.delete(stored)
+        self.settle(tenant, job_id)
+
+    def clear(self, tenant: str, job_id: str) -> None:
+        """Of a pending mark without a record: forget it, unless somebody may still be storing the job."""
+        try:
+            since = datetime.fromisoformat(self.store.get(f"pending/{tenant}/{job_id}").decode())
+        except (Missing, ValueError):
+            since = None
+        if since is None or now() - since > ABANDONED:
+            self.forget(tenant, job_id)
 
     def pending(self) -> Iterator[tuple[str, str]]:
         """Tenant and id of every job that has not ended."""

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from service.contracts.errors import NotFound, NotReady
 from service.contracts.settings import Settings
+
+TIDY = 10.0  # seconds between two looks
+LEFT = 3600.0  # seconds after which a file that is being written was left by a process that died
 
 
 class Missing(NotFound):
@@ -43,13 +47,19 @@ class Store(Blobs, Protocol):
 
 
 class FolderStore:
-    """A store in a folder of this machine. Writes go to a temporary name, are synced, and then renamed."""
+    """A store in a folder of this machine. Writes go to a temporary name, are synced, and then renamed.
 
-    def __init__(self, root: Path) -> None:
+    The folder `.staging` in it is its mark: without that the store counts as away (not mounted, say). `create` makes
+    it.
+    """
+
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         self._root = root
         self._staging = root / ".staging"
-        with _unavailable():
-            self._staging.mkdir(parents=True, exist_ok=True)
+        self._tidied = -TIDY
+        if create:
+            with _unavailable():
+                self._staging.mkdir(parents=True, exist_ok=True)
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:  # noqa: ARG002
         path = self._path(key)
@@ -82,6 +92,7 @@ class FolderStore:
     def keys(self, prefix: str) -> Iterator[str]:
         folder = self._root / prefix.rpartition("/")[0]
         with _unavailable():
+            self._tidy()
             found = sorted(path.relative_to(self._root).as_posix() for path in folder.rglob("*") if path.is_file())
         for key in found:
             if key.startswith(prefix) and not key.startswith(".staging/"):
@@ -90,6 +101,17 @@ class FolderStore:
     def url(self, key: str, seconds: int) -> str | None:  # noqa: ARG002
         return None
 
+    def _tidy(self) -> None:
+        """Now and then, delete what processes that died left half-written. Fails where the whole store is gone."""
+        self._staging.stat()
+        if time.monotonic() - self._tidied < TIDY:
+            return
+        self._tidied = time.monotonic()
+        for left in self._staging.iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > LEFT:
+                    left.unlink()
+
     def _path(self, key: str) -> Path:
         parts = key.split("/")
         if not key or any(part in {"", ".", ".."} for part in parts) or parts[0] == ".staging":
@@ -97,11 +119,12 @@ class FolderStore:
         return self._root.joinpath(*parts)
 
 
-def open_store(settings: Settings) -> Store:
-    """The store that `store_url` names."""
+def open_store(settings: Settings, *, create: bool = True) -> Store:
+    """The store that `store_url` names. A folder is made where there is none and `create` says so: what only works on
+    jobs must not, or a store that is away for a while would seem to be there, and empty."""
     address = urlsplit(settings.store_url)
     if address.scheme == "file":
-        return FolderStore(Path(unquote(address.path)))
+        return FolderStore(Path(unquote(address.path)), create=create)
     from service.contracts.s3 import S3Store  # boto3 takes half a second to import
 
     return S3Store(settings, bucket=address.netloc, prefix=address.path.strip("/"))

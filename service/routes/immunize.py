@@ -133,6 +133,6 @@ def _accept(house: House, tenant: str, upload: Upload) -> Record:
     try:
         house.queue.enqueue(record)
     except NotReady:
-        house.records.forget(record)
+        house.records.forget(tenant, record.id)
         raise
     return record

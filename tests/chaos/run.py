@@ -138,9 +138,12 @@ def _tidied(house: House) -> None:
     """
     until = time.monotonic() + TIDY_SECONDS
     staging = house.store.root / ".staging"
-    while time.monotonic() < until and any(staging.iterdir()):
+    while time.monotonic() < until and (any(staging.iterdir()) or house.store.pending()):
         for left in staging.iterdir():
             with suppress(FileNotFoundError):
                 os.utime(left, (0, 0))
+        for mark in (house.store.root / "pending").glob("*/*"):
+            if not (house.store.root / "jobs" / mark.parent.name / mark.name / "job.json").exists():
+                mark.write_text("1970-01-01T00:00:00+00:00")
         house.supervise()
         time.sleep(TICK)
