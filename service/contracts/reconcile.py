@@ -69,13 +69,19 @@ class Reconciler:
                 continue
             if record.ended:
                 self._records.settle(tenant, job_id)
-            elif now() - record.created_at > GRACE and not all(self._queue.carried([job_id])):  # still
+            elif now() - record.created_at > GRACE:
                 missing.append(record)
         # what was begun goes first, and else who came first: as if nothing had been lost
+        count = 0
         for record in sorted(missing, key=lambda record: (record.status != "running", record.created_at)):
-            if self._records.asked_to_end(record):
-                self._records.end(record, "canceled")
+            if all(self._queue.carried([record.id])):  # a turn may take longer than the pause between two
                 continue
-            self._queue.enqueue(record)
-            log.warning("job %s was pending but not in the queue; enqueued again", record.id)
-        return len(missing)
+            if self._records.asked_to_end(record):
+                if record.attempts:
+                    self._records.sweep(record)
+                self._records.end(record, "canceled")
+            else:
+                self._queue.enqueue(record)
+                log.warning("job %s was pending but not in the queue; enqueued again", record.id)
+            count += 1
+        return count

@@ -11,7 +11,7 @@ from service.contracts.errors import NotReady
 from service.contracts.plan import Plan
 from service.contracts.queue import JobQueue
 from service.contracts.reconcile import GRACE, Reconciler
-from service.contracts.records import Record, Records, now
+from service.contracts.records import ABANDONED, Record, Records, now, place
 from tests.helpers import wait_for
 
 Create = Callable[[], Record]
@@ -91,11 +91,54 @@ def test_an_ended_job_is_settled(
     assert queue.depth() == 0
 
 
-def test_a_mark_without_a_record_is_settled(reconciler: Reconciler, records: Records, queue: JobQueue) -> None:
-    records.store.put(f"pending/public/{'0' * 32}", b"")
+@pytest.mark.parametrize(
+    ("mark", "left"),
+    [
+        (b"", []),
+        (b"of another version", []),
+        ((now() - 2 * ABANDONED).isoformat().encode(), []),
+        (now().isoformat().encode(), [("public", "0" * 32)]),
+    ],
+    ids=["empty", "strange", "old", "new"],
+)
+def test_a_mark_without_a_record_is_settled_once_nobody_can_be_storing_the_job(
+    mark: bytes, left: list[tuple[str, str]], reconciler: Reconciler, records: Records, queue: JobQueue
+) -> None:
+    records.store.put(f"pending/public/{'0' * 32}", mark)
+    records.store.put(f"jobs/public/{'0' * 32}/image", b"half of a job")
     assert reconciler.reconcile() == 0
-    assert list(records.pending()) == []
+    assert list(records.pending()) == left
+    assert len(list(records.store.keys("jobs/"))) == len(left)
     assert queue.depth() == 0
+
+
+def test_after_a_wipe_what_was_begun_goes_first_and_then_who_came_first(
+    reconciler: Reconciler, records: Records, queue: JobQueue, create: Create
+) -> None:
+    jobs = [aged(records, create()) for _ in range(4)]
+    for number, job in enumerate(jobs):
+        job.created_at -= timedelta(seconds=number)
+        job.status = "running" if number == 2 else "queued"
+        records.save(job)
+    assert reconciler.reconcile() == 4
+    assert [job_id for _, job_id in queue.take("w", 8).jobs] == [jobs[index].id for index in (2, 3, 1, 0)]
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_after_a_wipe_what_was_asked_to_end_ends(
+    attempts: int, reconciler: Reconciler, records: Records, queue: JobQueue, create: Create
+) -> None:
+    record = aged(records, create())
+    record.attempts = attempts
+    records.save(record)
+    if attempts:
+        records.store.put(place(record, "1" * 64), b"of a worker that died just then")
+    records.ask_to_end(record)
+    assert reconciler.reconcile() == 1
+    assert (records.load("public", record.id).status, queue.depth()) == ("canceled", 0)
+    assert list(records.pending()) == []
+    kept = {key.rpartition("/")[2] for key in records.store.keys(place(record, ""))}
+    assert kept == {"job.json", "image", "cancel"}
 
 
 def test_what_is_no_mark_is_passed_over(
@@ -147,15 +190,15 @@ def test_what_was_just_enqueued_by_another_is_not_enqueued_twice(
     jobs = [aged(records, create()) for _ in range(3)]
     used(queue)
     first, second = (Reconciler(records, queue, seconds=60, lease=15) for _ in range(2))
-    load, counts = records.load, list[int]()
+    enqueue, counts = queue.enqueue, list[int]()
 
-    def slow(tenant: str, job_id: str) -> Record:
+    def slow(record: Record) -> None:
+        enqueue(record)
         if not counts:
             counts.append(0)
             counts.append(second.reconcile())
-        return load(tenant, job_id)
 
-    monkeypatch.setattr(records, "load", slow)
+    monkeypatch.setattr(queue, "enqueue", slow)
     counts.append(first.reconcile())
     assert sum(counts) == 3
     assert queue.depth() == len(jobs)

@@ -10,7 +10,7 @@ import pytest
 
 from service.contracts.errors import NotFound, NotReady
 from service.contracts.plan import Plan
-from service.contracts.records import Records, StoredResult, now, place
+from service.contracts.records import ABANDONED, Records, StoredResult, now, place
 from service.contracts.schemas import JobError
 from service.contracts.store import FolderStore
 
@@ -53,19 +53,19 @@ def test_a_record_comes_back_as_it_was_saved(records: Records, plan: Plan) -> No
     assert records.load("public", record.id) == record
 
 
-def test_the_pending_mark_is_put_last_and_the_record_after_its_inputs(
+def test_the_pending_mark_is_put_first_and_the_record_after_its_inputs(
     records: Records, store: Recording, plan: Plan
 ) -> None:
     record = records.create("public", plan, b"image", key="k", mask=b"mask", target=b"target")
     home = f"jobs/public/{record.id}"
     assert store.puts == [
+        f"pending/public/{record.id}",
         f"{home}/image",
         f"{home}/mask",
         f"{home}/target",
         f"{home}/job.json",
-        f"pending/public/{record.id}",
     ]
-    assert [store.get(name) for name in store.puts[:3]] == [b"image", b"mask", b"target"]
+    assert [store.get(name) for name in store.puts[1:4]] == [b"image", b"mask", b"target"]
 
 
 @pytest.mark.parametrize("fails_at", range(5))
@@ -76,6 +76,36 @@ def test_a_store_that_fails_half_way_keeps_nothing(
     with pytest.raises(NotReady):
         records.create("public", plan, b"image", key="k", mask=b"mask", target=b"target")
     assert list(store.keys("")) == []
+
+
+@pytest.mark.parametrize("puts", range(5))
+def test_what_a_gateway_that_died_half_way_left_is_found_and_cleared(
+    puts: int, records: Records, store: Recording, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neighbour = records.create("public", plan, b"image", key="k")
+    before = set(store.keys(""))
+
+    def dies(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "forget", dies)
+        store.fails_at = len(store.puts) + puts
+        with pytest.raises(SystemExit):
+            records.create("public", plan, b"image", key="k", mask=b"mask", target=b"target")
+    left = [job_id for _, job_id in records.pending() if job_id != neighbour.id]
+    assert len(left) == min(puts, 1), "whatever was stored is found by its mark"
+    store.fails_at = None
+    for job_id in left:
+        records.clear("public", job_id)
+        assert list(records.pending()) == pairs(neighbour.id, job_id), "it may still be under way"
+        monkeypatch.setattr("service.contracts.records.now", lambda: now() + 2 * ABANDONED)
+        records.clear("public", job_id)
+    assert set(store.keys("")) == before
+
+
+def pairs(*ids: str) -> list[tuple[str, str]]:
+    return sorted(("public", job_id) for job_id in ids)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +153,7 @@ def test_to_be_asked_to_end_is_written_down(records: Records, store: Recording, 
     records.ask_to_end(record)
     records.ask_to_end(record)
     assert records.asked_to_end(record)
-    records.forget(record)
+    records.forget("public", record.id)
     assert list(store.keys("")) == []
 
 
@@ -146,8 +176,8 @@ def test_sweeping_leaves_the_job_and_its_result(finished: bool, records: Records
 
 def test_forgetting_leaves_the_neighbours(records: Records, store: Recording, plan: Plan) -> None:
     kept, gone = (records.create("public", plan, b"image", key="k", mask=b"mask") for _ in range(2))
-    records.forget(gone)
-    records.forget(gone)
+    records.forget("public", gone.id)
+    records.forget("public", gone.id)
     assert sorted(store.keys("")) == sorted(name for name in store.puts if kept.id in name)
 
 
