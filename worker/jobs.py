@@ -52,6 +52,7 @@ class Work:
     item: Item
     begun: bool = False
     over: threading.Event = field(default_factory=threading.Event)  # nothing is to be delivered any more
+    lock: threading.RLock = field(default_factory=threading.RLock)  # one change of the record at a time
 
     @property
     def suspect(self) -> bool:
@@ -75,6 +76,9 @@ class Engine:
             record = self._records.load(tenant, job_id)
         except NotFound:
             log.info("job %s is gone; nothing to do", job_id)
+            return None
+        except ValueError:
+            log.exception("the record of job %s cannot be read; it is passed over", job_id)
             return None
         if record.ended:
             self._records.settle(tenant, job_id)
@@ -102,19 +106,22 @@ class Engine:
         return None
 
     def begin(self, work: Work) -> None:
-        """Write down that this worker begins the job."""
-        began, old = now(), work.record
-        record = old.model_copy(
-            update={
-                "status": "running",
-                "started_at": began,
-                "attempts": old.attempts + 1,
-                "begun": [*old.begun, Begun(worker=self._name, at=began)],
-            }
-        )
-        self._records.save(record)
-        self._records.await_end(record)  # whoever was overtaken may just have taken the mark away
-        work.record, work.begun = record, True
+        """Write down that this worker begins the job, unless nothing of it is wanted any more."""
+        with work.lock:
+            if work.over.is_set():
+                return
+            began, old = now(), work.record
+            record = old.model_copy(
+                update={
+                    "status": "running",
+                    "started_at": began,
+                    "attempts": old.attempts + 1,
+                    "begun": [*old.begun, Begun(worker=self._name, at=began)],
+                }
+            )
+            self._records.save(record)
+            self._records.await_end(record)  # whoever was overtaken may just have taken the mark away
+            work.record, work.begun = record, True
         waited = (began - record.created_at).total_seconds()
         self._metrics.seconds.labels(record.plan.method, "queued").observe(waited)
 
@@ -138,46 +145,49 @@ class Engine:
         result = StoredResult(
             key=place(record, digest), sha256=digest, content_type=delivery.content_type, bytes=len(delivery.data)
         )
-        with self._metrics.stage(record.plan.method, "store"):
+        with work.lock, self._metrics.stage(record.plan.method, "store"):
             if not self._ours(work):
                 return
             self._records.store.put(result.key, delivery.data, delivery.content_type)
-            if self._decided(record, "finished") == "canceled":
+            end = self._decided(record, "finished")
+            if not self._ours(work):  # all this may have taken long
+                self._take_back(record, result.key)
+            elif end == "canceled":
                 self._records.store.delete(result.key)
                 self._end(record, "canceled")
-                return
-            record.result, record.report = result, delivery.report
-            if record.attempts > 1:
-                self._records.sweep(record)
-            self._end(record, "finished")
+            else:
+                self._end(record.model_copy(update={"result": result, "report": delivery.report}), "finished")
 
     def fail(self, work: Work, error: JobError) -> None:
-        if self._ours(work):
-            if self._decided(work.record, "failed") == "canceled":
-                self._end(work.record, "canceled")
-            else:
-                self._end(work.record, "failed", error)
+        with work.lock:
+            if self._ours(work):
+                if self._decided(work.record, "failed") == "canceled":
+                    self._end(work.record, "canceled")
+                else:
+                    self._end(work.record, "failed", error)
 
     def cancel(self, work: Work) -> None:
-        if self._ours(work):
-            self._end(work.record, "canceled")
+        with work.lock:
+            if self._ours(work):
+                self._end(work.record, "canceled")
 
     def unbegin(self, work: Work) -> None:
         """The attempt was broken off in good order, and does not count."""
-        if work.begun and self._ours(work):
-            record = work.record
-            record.status, record.attempts = "queued", record.attempts - 1
-            self._records.save(record)
+        with work.lock:
+            if work.begun and self._ours(work):
+                record = work.record
+                self._records.save(record.model_copy(update={"status": "queued", "attempts": record.attempts - 1}))
+                work.begun = False
 
     def retry(self, work: Work, why: str) -> bool:
         """Whether the job may be tried again after a failure that is not its own for certain. If not, it has failed."""
-        if work.record.attempts >= self._settings.attempts:
-            log.error("job %s failed for good: %s", work.record.id, why)
-            self.fail(work, INTERNAL)
-            return False
-        if self._ours(work):
-            work.record.status = "queued"
-            self._records.save(work.record)
+        with work.lock:
+            if work.record.attempts >= self._settings.attempts:
+                log.error("job %s failed for good: %s", work.record.id, why)
+                self.fail(work, INTERNAL)
+                return False
+            if self._ours(work):
+                self._records.save(work.record.model_copy(update={"status": "queued"}))
         self._metrics.retries.inc()
         return True
 
@@ -197,10 +207,23 @@ class Engine:
             there = self._records.load(work.record.tenant, work.record.id)
         except NotFound:
             return False
+        if there.ended:
+            self._records.settle(there.tenant, there.id)  # whoever ended it may not have come that far
         ours = not there.ended and there.attempts == work.record.attempts
         if not ours:
-            log.warning("job %s went on elsewhere; what was made of it here is dropped", work.record.id)
+            log.warning("job %s has ended or went on elsewhere; what was made of it here is dropped", work.record.id)
         return ours
+
+    def _take_back(self, record: Record, result: str) -> None:
+        """Delete a result that was stored in vain. While another attempt goes on, it is left to that one's end: it may
+        store the very same."""
+        try:
+            there = self._records.load(record.tenant, record.id)
+        except NotFound:
+            self._records.store.delete(result)
+            return
+        if there.ended and (there.result is None or there.result.key != result):
+            self._records.store.delete(result)
 
     def _decided(self, record: Record, end: End) -> End:
         """How the job ends. What was canceled is not finished, even where Redis has forgotten or is away."""
@@ -211,7 +234,9 @@ class Engine:
         return end
 
     def _end(self, record: Record, status: Status, error: JobError | None = None) -> None:
-        record.error = error
+        record = record.model_copy(update={"error": error})
+        if record.attempts > (1 if status == "finished" else 0):
+            self._records.sweep(record)
         self._records.end(record, status)
         plan = record.plan
         self._metrics.jobs.labels(plan.method, ",".join(plan.models), status).inc()
