@@ -116,6 +116,7 @@ class EngineWorker(SimpleWorker):
             self._ended.set()
             for thread in threads:
                 thread.join(timeout=5)
+            self._leave()
         return True
 
     # the loop
@@ -142,6 +143,8 @@ class EngineWorker(SimpleWorker):
 
     def _run(self, batch: Sequence[Work]) -> None:
         batch = [work for work in batch if not work.over.is_set()]
+        if any(work.suspect for work in batch):
+            wait(self._storing)  # so that, should this worker die too, nobody else is suspected
         try:
             list(self._storers.map(lambda work: work.begun or self._patiently(lambda: self._engine.begin(work)), batch))
         except NotReady:
@@ -262,7 +265,7 @@ class EngineWorker(SimpleWorker):
             os._exit(70)
         self._metrics.beat()
         self._on_beat()
-        lost = self._queue.keep(self.name, self._hands.ids())
+        lost = self._hands.told(lambda ids: self._queue.keep(self.name, ids))
         if lost:
             log.warning("%d jobs went to other workers while this one was cut off", len(lost))
             self._hands.drop(lost)
@@ -278,7 +281,8 @@ class EngineWorker(SimpleWorker):
         for work, end in zip(open_, ends, strict=True):
             if end == "canceled":
                 work.over.set()
-                self._storers.submit(self._settle, work, self._engine.cancel)
+                with suppress(RuntimeError):  # it is winding up: whoever has the job next ends it
+                    self._storers.submit(self._settle, work, self._engine.cancel)
         watch, now = self._watch, time.monotonic()
         if watch is not None and now > self._told_at + PROGRESS:
             self._told_at = now
@@ -330,7 +334,7 @@ class EngineWorker(SimpleWorker):
                 pause = min(2 * pause, 5.0)
 
     def _wind_up(self) -> None:
-        """Store what is done, give back what is not begun, and say goodbye."""
+        """Store what is done, and give back what is not begun."""
         if self._fetching is not None:
             with suppress(Exception):
                 self._ready.extend(self._fetching.result(timeout=self._settings.drain_seconds))
@@ -338,6 +342,9 @@ class EngineWorker(SimpleWorker):
             self._break_off(batch)
         self._storers.shutdown(wait=True)
         self._fetchers.shutdown(wait=True)
+
+    def _leave(self) -> None:
+        """Say goodbye, once nothing here says any more that the worker lives."""
         with suppress(NotReady, redis.RedisError):
             self._queue.give_back(self.name, self._hands.ids())
             self._queue.leave(self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,7 @@ class Pool:
         self._memory = memory if memory is not None else int(_device_memory(device) * SHARE)
         self._loaded: dict[str, Any] = {}  # the least recently used first
         self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()  # a worker encodes in other threads than it optimises in
 
     def get(self, name: str) -> Any:
         """The model, loaded. Raises ModelMissing where its weights are not on this machine."""
@@ -58,6 +60,10 @@ class Pool:
         Raises ModelMissing, and OutOfMemory where a model does not fit on the device beside the others asked for; the
         pool then holds what it can, and the next call works.
         """
+        with self._lock:
+            return self._get_all(names)
+
+    def _get_all(self, names: Sequence[str]) -> list[Any]:
         places = {name: registry.require(self.models[name]) for name in names if name not in self._loaded}
         for name in names:
             if name in self._loaded:
