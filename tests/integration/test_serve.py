@@ -12,7 +12,8 @@ import httpx2
 import pytest
 from PIL import Image, ImageChops
 
-from service.client import Client, Refused
+from service.client import Client, JobFailed, Refused
+from service.contracts.catalog import PRIORITIES
 from tests.helpers import opened, png, wait_for
 from tests.integration.served import Served, command
 from tests.service.test_operations import samples
@@ -100,6 +101,20 @@ def test_a_seed_is_drawn_for_every_job(client: Client, image: bytes) -> None:
     assert jobs[0].report.seed != jobs[1].report.seed
 
 
+def test_a_job_that_runs_is_canceled_within_a_step(client: Client, image: bytes) -> None:
+    job = client.submit(image, models="tiny", steps=2000, priority="bulk")
+    wait_for(lambda: client.job(job.id).progress, "it is under way")
+    assert client.cancel(job.id).status in {"running", "canceled"}
+    with pytest.raises(JobFailed, match="the job is canceled"):
+        client.wait(job.id, timeout=20)
+    done = client.job(job.id)
+    assert (done.status, done.result, done.attempts) == ("canceled", None, 1)
+    with pytest.raises(Refused, match="there is nothing left to cancel") as caught:
+        client.cancel(job.id)
+    assert (caught.value.problem.status, caught.value.problem.type) == (409, "urn:immunize:already-ended")
+    assert client.wait(client.submit(image, steps=1).id, timeout=60).status == "finished", "the worker goes on"
+
+
 def test_a_model_without_weights_is_refused_with_how_to_get_it(client: Client, image: bytes) -> None:
     def refused() -> Refused | None:
         try:
@@ -128,8 +143,9 @@ def test_one_address_shows_all_metrics(served: Served, client: Client, image: by
         assert value("immunize_job_seconds_count", method="encoder", stage=stage) >= 1
     assert value("immunize_batch_size_count") >= 1
     assert value("immunize_rejected_total", reason="not-an-image") >= 1
-    assert value("immunize_queue_depth", queue="immunize") == 0
-    assert value("immunize_queue_oldest_seconds", queue="immunize") == 0
+    for queue in PRIORITIES:
+        assert value("immunize_queue_depth", queue=queue) == 0
+        assert value("immunize_queue_oldest_seconds", queue=queue) == 0
     assert any(name == "immunize_build_info" for name, _ in found)
 
 

@@ -47,9 +47,15 @@ def test_a_picture_is_taken(gateway: TestClient, settings: Settings, image: byte
     assert answer.status_code == 202
     job = answer.json()
     assert answer.headers["location"] == job["links"]["self"] == f"/jobs/{job['id']}"
-    assert job["links"]["image"] == f"/jobs/{job['id']}/image"
-    assert {name: job[name] for name in ("status", "method", "queue_position", "attempts", "metadata")} == {
+    assert job["links"] == {
+        "self": f"/jobs/{job['id']}",
+        "image": f"/jobs/{job['id']}/image",
+        "cancel": f"/jobs/{job['id']}/cancel",
+    }
+    told = ("status", "priority", "method", "queue_position", "attempts", "metadata")
+    assert {name: job[name] for name in told} == {
         "status": "queued",
+        "priority": "interactive",
         "method": "encoder",
         "queue_position": 0,
         "attempts": 0,
@@ -192,6 +198,38 @@ def test_what_is_the_backdoors_own(method: str, field: str, value: str, gateway:
     assert refused(answer, 422, field) == f"{field}: {method} takes none; leave the field out"
 
 
+def test_a_wrong_priority_says_which_there_are(gateway: TestClient, image: bytes) -> None:
+    answer = gateway.post("/immunize", files={"image": ("a", image)}, data={"priority": "urgent"})
+    assert refused(answer, 422, "priority") == "priority: 'urgent' is not one of interactive, bulk"
+
+
+def test_a_priority_is_a_queue_of_its_own(gateway: TestClient, settings: Settings, image: bytes) -> None:
+    asked = ("bulk", "interactive", "bulk", None)
+    jobs = [
+        gateway.post("/immunize", files={"image": ("a", image)}, data={"priority": each} if each else {}).json()
+        for each in asked
+    ]
+    assert [job["priority"] for job in jobs] == ["bulk", "interactive", "bulk", "interactive"]
+    assert [job["queue_position"] for job in jobs] == [0, 0, 1, 1]
+    with connect(settings) as connection:
+        queue = JobQueue(connection, settings)
+        assert (queue.depth("interactive"), queue.depth("bulk")) == (2, 2)
+
+
+def test_jobs_that_may_be_optimised_together_have_one_key(
+    gateway: TestClient, settings: Settings, image: bytes
+) -> None:
+    together: list[dict[str, str]] = [{"seed": "1"}, {"seed": "2", "epsilon": "3", "format": "webp"}]
+    apart: list[dict[str, str]] = [{"steps": "7"}, {"preset": "paper"}]
+    keys = []
+    for fields in together + apart:
+        job = gateway.post("/immunize", files={"image": ("a", image)}, data=fields).json()
+        record = Path(settings.store_url.removeprefix("file://")) / f"jobs/public/{job['id']}/job.json"
+        keys.append(json.loads(record.read_text())["key"])
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 def test_the_queue_position_counts(gateway: TestClient, image: bytes) -> None:
     jobs = [gateway.post("/immunize", files={"image": ("a", image)}).json() for _ in range(3)]
     assert [job["queue_position"] for job in jobs] == [0, 1, 2]
@@ -218,6 +256,9 @@ FIELDS = [
     ("metadata", "null"),
     ("metadata", ""),
     ("metadata", "[" * 50_000),
+    ("priority", "urgent"),
+    ("priority", "Bulk"),
+    ("priority", ""),
     ("colour", "red"),
     ("webhook", "http://127.0.0.1"),
     ("image", "not a file"),

@@ -1,9 +1,10 @@
-"""GET /jobs/{id}, and the picture of a job that a worker has done."""
+"""GET /jobs/{id}, the picture of a job that a worker has done, and POST /jobs/{id}/cancel."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image, ImageChops
 
 from service.contracts.queue import JobQueue, connect
-from service.contracts.records import Record, Records
+from service.contracts.records import Record, Records, place
 from service.contracts.schemas import JobError, Progress
 from service.contracts.settings import Settings
 from service.contracts.store import open_store
@@ -59,7 +60,7 @@ def test_the_etag_holds_until_something_happens(gateway: TestClient, job: dict[s
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert gateway.get(here, headers={"If-None-Match": '"other"'}).status_code == 200
     with connect(settings) as connection:
-        JobQueue(connection, settings).set_progress(job["id"], Progress(step=1, steps=2, loss=0.5))
+        JobQueue(connection, settings).set_progress({job["id"]: Progress(step=1, steps=2, loss=0.5)})
     changed = gateway.get(here, headers={"If-None-Match": tag})
     assert changed.status_code == 200
     assert changed.json()["progress"] == {"step": 1, "steps": 2, "loss": 0.5}
@@ -85,11 +86,11 @@ def test_a_failed_job_says_why(gateway: TestClient, record: tuple[Records, Recor
 
 REPORT = {
     "method", "preset", "models", "norm", "epsilon", "steps", "seed", "target", "mask", "width", "height", "linf_255",
-    "psnr_db", "ssim", "loss_initial", "loss_final", "gradient_evaluations", "seconds", "device", "version",
+    "psnr_db", "ssim", "loss_initial", "loss_final", "gradient_evaluations", "seconds", "batch", "device", "version",
 }  # fmt: skip
 JOB = {
-    "id", "status", "method", "models", "created_at", "started_at", "ended_at", "progress", "queue_position",
-    "attempts", "error", "result", "report", "links", "metadata",
+    "id", "status", "priority", "method", "models", "created_at", "started_at", "ended_at", "progress",
+    "queue_position", "attempts", "error", "result", "report", "links", "metadata",
 }  # fmt: skip
 
 
@@ -204,3 +205,147 @@ def test_a_waiting_job_without_redis(open_gateway: Callable[..., TestClient], jo
     answer = open_gateway(redis_url="unix:///nowhere/redis.sock").get(job["links"]["self"])
     refused(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
+
+
+# canceling
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[JobQueue]:
+    with connect(settings) as connection:
+        yield JobQueue(connection, settings)
+
+
+def beside(settings: Settings, job_id: str) -> set[str]:
+    folder = Path(settings.store_url.removeprefix("file://")) / f"jobs/public/{job_id}"
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("attempts", [0, 1], ids=["new", "begun before"])
+def test_a_job_that_waits_is_canceled_at_once_and_never_runs(
+    attempts: int, gateway: TestClient, record: tuple[Records, Record], settings: Settings, queue: JobQueue
+) -> None:
+    records, found = record
+    if attempts:
+        found.attempts = attempts
+        records.save(found)
+        records.store.put(place(found, "1" * 64), b"the result of a worker that died just then")
+    answer = gateway.post(f"/jobs/{found.id}/cancel")
+    assert answer.status_code == 202
+    job = answer.json()
+    assert (job["status"], job["progress"], job["queue_position"], job["result"]) == ("canceled", None, None, None)
+    assert job["ended_at"]
+    assert job == gateway.get(f"/jobs/{found.id}").json()
+    assert list(records.pending()) == []
+    assert queue.depth() == 0
+    assert not list(queue.connection.scan_iter(f"*{found.id}*")), "nothing of it is left in Redis"
+    counted = burst(settings)
+    assert counted.get_sample_value("immunize_batch_size_count") == 0
+    assert beside(settings, found.id) == {"job.json", "image", "cancel"}
+    assert gateway.get(f"/jobs/{found.id}").json() == job
+
+
+def test_a_job_that_a_worker_has_is_asked_to_end(
+    gateway: TestClient, record: tuple[Records, Record], queue: JobQueue
+) -> None:
+    records, found = record
+    queue.take("w", 1)
+    for _ in range(2):  # asking twice is asking once
+        answer = gateway.post(f"/jobs/{found.id}/cancel")
+        assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+        assert queue.claimed([found.id]) == ["canceled"], "its worker hears of it"
+        assert records.asked_to_end(found), "and whoever has it after a wipe"
+    assert queue.connection.hget("immunize:held", found.id) == b"w"
+    assert list(records.pending()) == [("public", found.id)]
+
+
+def test_a_job_that_was_asked_to_end_ends_whatever_becomes_of_redis(
+    gateway: TestClient, record: tuple[Records, Record], settings: Settings, queue: JobQueue
+) -> None:
+    records, found = record
+    queue.take("dead", 1)
+    assert gateway.post(f"/jobs/{found.id}/cancel").status_code == 202
+    queue.connection.flushall()
+    queue.enqueue(found)
+    burst(settings)
+    assert records.load("public", found.id).status == "canceled"
+    assert list(records.pending()) == []
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "canceled"])
+def test_a_job_that_has_ended_cannot_be_canceled(
+    status: Any, gateway: TestClient, record: tuple[Records, Record], queue: JobQueue
+) -> None:
+    records, found = record
+    records.end(found, status)
+    answer = gateway.post(f"/jobs/{found.id}/cancel")
+    assert refused(answer, 409) == f"the job is {status}; there is nothing left to cancel"
+    assert answer.json()["type"] == "urn:immunize:already-ended"
+    assert queue.claimed([found.id]) == [None]
+    assert not records.asked_to_end(found)
+
+
+def test_a_job_that_is_being_delivered_cannot_be_canceled(
+    gateway: TestClient, record: tuple[Records, Record], queue: JobQueue
+) -> None:
+    records, found = record
+    assert queue.claim(found.id, "finished") == "finished"
+    assert "ending just now" in refused(gateway.post(f"/jobs/{found.id}/cancel"), 409)
+    assert not records.asked_to_end(found)
+
+
+@pytest.mark.parametrize(("status", "code"), [("finished", 409), ("failed", 409), ("canceled", 202)])
+def test_a_job_that_ends_while_it_is_being_canceled(
+    status: Any, code: int, gateway: TestClient, record: tuple[Records, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker ended it and let go of it in Redis, between the two looks. A cancel that was heard is a cancel."""
+    records, found = record
+    claim = JobQueue.claim
+
+    def slow(queue: JobQueue, job_id: str, end: Any) -> Any:
+        records.end(found, status)
+        return claim(queue, job_id, end)
+
+    monkeypatch.setattr(JobQueue, "claim", slow)
+    answer = gateway.post(f"/jobs/{found.id}/cancel")
+    assert answer.status_code == code
+    assert answer.json()["status"] == (code if code == 409 else status)
+    assert not records.asked_to_end(found)
+    assert records.load("public", found.id).status == status
+
+
+@pytest.mark.parametrize("job_id", ABSENT)
+def test_a_job_that_is_not_there_cannot_be_canceled(job_id: str, gateway: TestClient) -> None:
+    refused(gateway.post(f"/jobs/{job_id}/cancel"), 404)
+
+
+def test_canceling_is_asked_for_with_post(gateway: TestClient, job: dict[str, Any]) -> None:
+    refused(gateway.get(job["links"]["cancel"]), 405)
+    assert gateway.post(job["links"]["cancel"]).status_code == 202
+
+
+@pytest.mark.parametrize("away", ["redis", "store"])
+def test_a_cancel_that_cannot_be_kept_is_not_promised(
+    away: str,
+    open_gateway: Callable[..., TestClient],
+    record: tuple[Records, Record],
+    settings: Settings,
+    queue: JobQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records, found = record
+    gateway = open_gateway(redis_url="unix:///nowhere/redis.sock") if away == "redis" else open_gateway()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        if away == "store":
+            patched.setattr("os.fsync", full)
+        answer = gateway.post(f"/jobs/{found.id}/cancel")
+    refused(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert not records.asked_to_end(found)
+    assert queue.depth() == 1
+    if away == "store":  # and asked again once it can be
+        assert gateway.post(f"/jobs/{found.id}/cancel").json()["status"] == "canceled"

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.contracts.catalog import METHODS
+from service.contracts.catalog import METHODS, PRIORITIES
 from service.contracts.plan import SOME
 from service.contracts.queue import JobQueue, connect
 from service.contracts.schemas import Report
@@ -72,14 +72,16 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_the_gateways_metrics(gateway: TestClient, image: bytes) -> None:
-    gateway.post("/immunize", files={"image": ("a", image)})
+    for priority in ("interactive", "interactive", "bulk"):
+        gateway.post("/immunize", files={"image": ("a", image)}, data={"priority": priority})
     gateway.post("/immunize", files={"image": ("a", b"text")})
     gateway.post("/immunize", files={"image": ("a", image)}, data={"epsilon": "nan"})
     answer = gateway.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     found = samples(answer.text)
-    assert found["immunize_queue_depth", (("queue", "immunize"),)] == 1
-    assert found["immunize_queue_oldest_seconds", (("queue", "immunize"),)] >= 0
+    for queue in PRIORITIES:
+        assert found["immunize_queue_depth", (("queue", queue),)] == {"interactive": 2, "bulk": 1}[queue]
+        assert found["immunize_queue_oldest_seconds", (("queue", queue),)] >= 0
     assert found["immunize_rejected_total", (("reason", "not-an-image"),)] == 1
     assert found["immunize_rejected_total", (("reason", "invalid-field"),)] == 1
     assert any(name == "immunize_build_info" and value == 1 for (name, _), value in found.items())
@@ -96,7 +98,8 @@ def test_metrics_without_redis(open_gateway: Callable[..., TestClient]) -> None:
 def test_the_docs(gateway: TestClient) -> None:
     assert gateway.get("/docs").status_code == 200
     paths = gateway.get("/openapi.json").json()["paths"]
-    assert set(paths) >= {"/immunize", "/jobs/{job_id}", "/jobs/{job_id}/image", "/catalog", "/healthz", "/readyz"}
+    assert set(paths) >= {"/immunize", "/jobs/{job_id}", "/jobs/{job_id}/image", "/jobs/{job_id}/cancel"}
+    assert set(paths) >= {"/catalog", "/healthz", "/readyz"}
     for path, calls in paths.items():
         for verb, call in calls.items():
             assert call["operationId"], f"{verb} {path}"
@@ -104,10 +107,11 @@ def test_the_docs(gateway: TestClient) -> None:
     form = paths["/immunize"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert set(form) >= {
         "image", "mask", "target_image", "method", "models", "epsilon", "steps", "seed", "preset", "target", "format",
-        "metadata", *SOME,
+        "metadata", "priority", *SOME,
     }  # fmt: skip
     assert form["losses"]["default"] == "implant,incomplete,hide"
     assert form["order"]["enum"] == ["parallel", "sequential"]
+    assert (form["priority"]["enum"], form["priority"]["default"]) == (["interactive", "bulk"], "interactive")
 
 
 def test_the_docs_describe_the_whole_report(gateway: TestClient) -> None:
@@ -122,6 +126,13 @@ def test_the_catalog_tells_what_each_method_takes(gateway: TestClient) -> None:
     methods = {method["name"]: method for method in gateway.get("/catalog").json()["methods"]}
     assert methods["backdoor"]["takes"] == ["prompt", "denoising_steps", "gradient_steps", "losses", "order"]
     assert {name for name, method in methods.items() if method["needs_mask"]} == {"backdoor"}
+
+
+@pytest.mark.parametrize("status", ["404", "409", "503"])
+def test_the_docs_tell_the_errors_of_a_cancel(status: str, gateway: TestClient) -> None:
+    answers = gateway.get("/openapi.json").json()["paths"]["/jobs/{job_id}/cancel"]["post"]["responses"]
+    assert "application/problem+json" in answers[status]["content"]
+    assert "202" in answers
 
 
 @pytest.mark.parametrize("status", ["413", "415", "422", "429", "503"])
