@@ -33,10 +33,12 @@ PICTURE = Image.linear_gradient("L").resize((24, 16)).convert("RGB")
 
 
 class Faulty(FolderStore):
-    """A folder whose writes (puts and deletes) fail when `fails(turn)` says so, before or after they were made."""
+    """A folder whose writes (puts and deletes) fail when `fails(turn)` says so, before or after they were made. While it
+    is `away` nothing works, and `refused` counts."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
+        self.away, self.refused = False, 0
         self.writes: list[str] = []
         self.fails: Callable[[int], bool] = lambda _: False
         self.too_late = False
@@ -52,8 +54,22 @@ class Faulty(FolderStore):
         with self._turn(f"delete {key}"):
             super().delete(key)
 
+    def get(self, key: str) -> bytes:
+        self._here()
+        return super().get(key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        self._here()
+        return super().keys(prefix)
+
+    def _here(self) -> None:
+        if self.away:
+            self.refused += 1
+            raise NotReady("the store is away", retry_after=5)
+
     @contextmanager
     def _turn(self, what: str) -> Iterator[None]:
+        self._here()
         self.writes.append(what)
         broken = self.fails(len(self.writes) - 1)
         if broken and not self.too_late:
@@ -153,7 +169,6 @@ class Deployment:
         return work
 
     def worker(self, name: str = "w", on_beat: Callable[[], None] = lambda: None, **changed: Any) -> EngineWorker:
-        """With a connection pool of its own, which it leaves to the garbage collector."""
         settings = self.settings.model_copy(update=changed)
         queue = JobQueue(self.connection, settings)
         reconciler = Reconciler(self.records, queue, seconds=settings.reconcile_seconds, lease=settings.lease_seconds)
@@ -177,7 +192,7 @@ class Deployment:
         try:
             yield worker
         finally:
-            worker._told_to_stop()
+            stop(worker)
             thread.join(timeout=60)
         assert not thread.is_alive(), "it does not end"
         assert not failed, failed
@@ -212,6 +227,11 @@ class Deployment:
 
     def counted(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0
+
+
+def stop(worker: EngineWorker) -> None:
+    """As SIGTERM does."""
+    worker._told_to_stop()
 
 
 def made(engine: Engine, work: Work) -> Delivery:
