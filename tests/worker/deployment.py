@@ -33,8 +33,9 @@ PICTURE = Image.linear_gradient("L").resize((24, 16)).convert("RGB")
 
 
 class Faulty(FolderStore):
-    """A folder whose writes (puts and deletes) fail when `fails(turn)` says so, before or after they were made. While it
-    is `away` nothing works, and `refused` counts."""
+    """A folder whose writes (puts and deletes) fail when `fails(turn)` says so, before or after they were made.
+
+    While it is `away` nothing works, and `refused` counts."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -171,7 +172,13 @@ class Deployment:
     def worker(self, name: str = "w", on_beat: Callable[[], None] = lambda: None, **changed: Any) -> EngineWorker:
         settings = self.settings.model_copy(update=changed)
         queue = JobQueue(self.connection, settings)
-        reconciler = Reconciler(self.records, queue, seconds=settings.reconcile_seconds, lease=settings.lease_seconds)
+        reconciler = Reconciler(
+            self.records,
+            queue,
+            seconds=settings.reconcile_seconds,
+            lease=settings.lease_seconds,
+            recovered=self.metrics.recoveries.inc,
+        )
         engine = Engine(name, self.records, queue, self.models, settings, self.metrics)
         return EngineWorker(name, queue, engine, self.models, self.metrics, reconciler, settings, on_beat)
 
