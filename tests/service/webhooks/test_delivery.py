@@ -210,12 +210,12 @@ def test_a_replay_while_it_is_being_sent_is_not_lost(office: Office, hook: Recei
 
 def test_a_job_that_is_deleted_is_told_no_more(office: Office, hook: Receiver) -> None:
     record, other = office.job(hook.url), office.job(hook.url)
-    office.records.forget(record)
+    office.records.forget(record.tenant, record.id)
     office.turn()
     assert [json.loads(got.body)["data"]["id"] for got in hook.got] == [other.id]
 
     def deleted(connection: Any) -> None:
-        office.records.forget(last)
+        office.records.forget(last.tenant, last.id)
         connection.sendall(b"HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n")
 
     hook.answers, last = [deleted], office.job(hook.url)
