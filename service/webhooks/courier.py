@@ -22,6 +22,7 @@ from service.webhooks.signing import Signer, message_id
 
 log = logging.getLogger(__name__)
 ENDING_SECONDS = 10.0  # after which a job is looked at again that is in the outbox and has not ended: it is just ending
+GONE = "the address once answered 410 Gone; POST /jobs/{id}/webhook tries it again"
 TYPES: dict[str, EventType] = {"finished": "job.finished", "failed": "job.failed", "canceled": "job.canceled"}
 
 
@@ -86,7 +87,8 @@ class Courier:
             self._due.set(tenant, job_id, self._clock() + ENDING_SECONDS)
             return None
         if not before.replays and self._outbox.gone(tenant, url):
-            self._outbox.close(tenant, job_id, before.model_copy(update={"state": "disabled", "next_at": None}))
+            stands = {"state": "disabled", "next_at": None, "last_error": GONE}
+            self._outbox.close(tenant, job_id, before.model_copy(update=stands))
             self._due.forget(tenant, job_id)
             self._counted.labels("disabled").inc()
             return None

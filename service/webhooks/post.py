@@ -27,6 +27,7 @@ CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 15.0
 MAX_ANSWER = 64 * 1024  # of the answer's body; it is read for the receiver's comfort, and dropped
 ANSWER_SECONDS = 1.0
+LOOKUPS = 128  # at once; more than are sent at once, as one that was given up lasts on in its thread
 MAX_TRIED = 4  # of a host's addresses
 NOWHERE = "the host's name does not stand for a public address"  # one sentence: nobody learns which names exist inside
 
@@ -53,7 +54,7 @@ class Poster:
         resolve: Resolve | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
         total: float = TOTAL_SECONDS,
-        lookups: int = 64,
+        lookups: int = LOOKUPS,
     ) -> None:
         self._reach, self._transport, self._total = reach, transport, total
         self._threads = ThreadPoolExecutor(lookups, thread_name_prefix="resolve")

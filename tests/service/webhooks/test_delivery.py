@@ -170,6 +170,7 @@ def test_gone_means_never_again_for_that_tenant_and_address(office: Office, hook
     later = office.job(hook.url)
     office.turn()
     assert (office.last(later).state, office.last(later).attempts) == ("disabled", 0)
+    assert "410 Gone" in (office.last(later).last_error or "")
     assert len(hook.got) == 1
     others = office.job(hook.url, tenant="other"), office.job(hook.url.replace("a=1", "a=2"))
     office.turn()

@@ -7,6 +7,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import Callable
+from email.utils import format_datetime
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,15 @@ class Names:
 class Wire(httpx2.AsyncBaseTransport):
     """Takes down what would be sent, and where to."""
 
-    def __init__(self, *unreachable: str) -> None:
+    def __init__(self, *unreachable: str, headers: dict[str, str] | None = None) -> None:
         self.sent: list[httpx2.Request] = []
-        self._unreachable = unreachable
+        self._unreachable, self._headers = unreachable, headers
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.sent.append(request)
         if request.url.host in self._unreachable:
             raise httpx2.ConnectError("no route to host")
-        return httpx2.Response(204, stream=httpx2.ByteStream(b""))
+        return httpx2.Response(204, headers=self._headers, stream=httpx2.ByteStream(b""))
 
 
 def post(poster: Poster, url: str = "https://hooks.example.com:8443/a?b=c") -> Answer:
@@ -131,6 +132,28 @@ def test_the_next_address_is_tried_where_one_cannot_be_reached() -> None:
     wire = Wire(*found)
     assert post(Poster(PUBLIC, resolve=Names(found), transport=wire)) == Answer(error="no connection could be made")
     assert len(wire.sent) == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        ("9" * 5000, 999_999_999.0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        (format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1), usegmt=True), 86_400.0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_when_a_receiver_wants_to_be_asked_again(said: str, expected: float | None) -> None:
+    wire = Wire(headers={"retry-after": said})
+    answer = post(Poster(PUBLIC, resolve=Names(["93.184.215.14"]), transport=wire))
+    assert answer.retry_after == (None if expected is None else pytest.approx(expected, abs=60))
 
 
 def test_a_name_server_that_does_not_answer() -> None:
