@@ -145,15 +145,17 @@ def test_the_next_address_is_tried_where_one_cannot_be_reached() -> None:
         ("soon", None),
         ("", None),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        (format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1), usegmt=True), 86_400.0),
+        ("tomorrow", 86_400.0),
         ("Wed, 99 Oct 2015 07:28:00 GMT", None),
     ],
     ids=lambda value: str(value)[:20],
 )
 def test_when_a_receiver_wants_to_be_asked_again(said: str, expected: float | None) -> None:
+    if said == "tomorrow":
+        said = format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1), usegmt=True)
     wire = Wire(headers={"retry-after": said})
     answer = post(Poster(PUBLIC, resolve=Names(["93.184.215.14"]), transport=wire))
-    assert answer.retry_after == (None if expected is None else pytest.approx(expected, abs=60))
+    assert answer.retry_after == (None if expected is None else pytest.approx(expected, abs=30))
 
 
 def test_a_name_server_that_does_not_answer() -> None:
