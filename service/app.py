@@ -10,23 +10,28 @@ from fastapi import FastAPI
 
 from service import problems
 from service.contracts.catalog import load_models
+from service.contracts.due import DueTimes
+from service.contracts.outbox import Outbox
 from service.contracts.queue import JobQueue, connect
 from service.contracts.records import Records
 from service.contracts.settings import Settings
 from service.contracts.store import open_store
 from service.dependencies import House
 from service.metrics import GatewayMetrics
-from service.routes import catalog, immunize, jobs, operations
+from service.routes import catalog, immunize, jobs, operations, webhooks
+from service.webhooks.dispatching import dispatching
 
 
 def create_app(settings: Settings) -> FastAPI:
     """A gateway with these settings. Needs a Redis and a store, but starts without: /readyz says what is missing."""
     connection = connect(settings)
     queue = JobQueue(connection, settings)
+    store = open_store(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-        yield
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with dispatching(app.state.house, jobs.job_view):
+            yield
         connection.close()
 
     app = FastAPI(
@@ -35,11 +40,13 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Immunizes images against AI editing",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        webhooks=webhooks.events,
     )
     metrics = GatewayMetrics(queue)
     app.state.metrics = metrics
-    app.state.house = House(settings, load_models(settings.models_file), Records(open_store(settings)), queue, metrics)
+    records = Records(store, Outbox(store, DueTimes(connection)))
+    app.state.house = House(settings, load_models(settings.models_file), records, queue, metrics)
     problems.install(app)
-    for part in (immunize, jobs, catalog, operations):
+    for part in (immunize, jobs, webhooks, catalog, operations):
         app.include_router(part.router)
     return app

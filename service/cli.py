@@ -11,7 +11,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import NoReturn
 
-from service.contracts.errors import ImmunizeError, InputError
+from service.contracts.errors import BadField, ImmunizeError, InputError
 from service.contracts.settings import describe, load_settings
 
 
@@ -45,6 +45,10 @@ def build_parser() -> Parser:
     gateway.add_argument("--host", default="127.0.0.1")
     gateway.add_argument("--port", type=_port, default=8000)
     gateway.set_defaults(run=_gateway)
+
+    secret = commands.add_parser("webhook-secret", help="what a tenant checks the signatures of its webhooks with")
+    secret.add_argument("--tenant", default="public", metavar="NAME")
+    secret.set_defaults(run=_webhook_secret)
 
     demo = commands.add_parser("demo", help="a photograph through the real service, and what it did, as pictures")
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR")
@@ -100,6 +104,15 @@ def _gateway(options: argparse.Namespace) -> None:
     with listen(options.host, options.port) as listener:
         config = uvicorn.Config(create_app(load_settings()), log_level="info")
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _webhook_secret(options: argparse.Namespace) -> None:
+    from service.webhooks.signing import tenant_secret
+
+    secrets = load_settings().webhook_secrets
+    if not secrets:
+        raise BadField("IMMUNIZE_WEBHOOK_SECRET is not set; make one with: openssl rand -hex 32")
+    print(tenant_secret(secrets[0], options.tenant))
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -13,6 +13,9 @@ import httpx2
 
 from service.contracts.errors import ImmunizeError
 from service.contracts.schemas import Job, Problem
+from service.webhooks.verify import NotGenuine, verify_webhook
+
+__all__ = ["Client", "JobFailed", "NotGenuine", "OnJob", "Refused", "verify_webhook"]
 
 OnJob = Callable[[Job], None]
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from service.contracts.catalog import PRIORITIES
 from service.contracts.errors import NotReady
 from service.contracts.queue import JobQueue
+from service.webhooks.schedule import OUTCOMES
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,11 @@ class GatewayMetrics:
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         own = CollectorRegistry()
         self.rejected = Counter("immunize_rejected", "Requests that were refused, by reason.", ["reason"], registry=own)
+        self.webhooks = Counter(
+            "immunize_webhooks", "Attempts to deliver a webhook, by outcome.", ["outcome"], registry=own
+        )
+        for outcome in OUTCOMES:
+            self.webhooks.labels(outcome)
         self._registry = CollectorRegistry() if self._shared else own
         if self._shared:
             multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from service.contracts.errors import BadField, TooLarge, shown
 from service.contracts.plan import FIELDS
 
 FILES = ("image", "mask", "target_image")
-TEXTS = (*FIELDS, "metadata", "priority")
+TEXTS = (*FIELDS, "metadata", "priority", "webhook_url")
 MAX_TEXT_BYTES = 64 * 1024
 LONGEST_NAME = 40  # of what is sent back to the sender; ours are shorter
 
@@ -26,6 +26,7 @@ class Upload:
     fields: dict[str, str]
     metadata: dict[str, Any]
     priority: Priority
+    webhook_url: str | None
     image: bytes
     mask: bytes | None
     target: bytes | None
@@ -67,7 +68,8 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     if "image" not in files:
         raise BadField("image: the file part is missing; send the picture as 'image'", field="image")
     metadata, priority = _metadata(texts.pop("metadata", "{}")), _priority(texts.pop("priority", PRIORITIES[0]))
-    return Upload(texts, metadata, priority, files["image"], files.get("mask"), files.get("target_image"))
+    webhook_url = texts.pop("webhook_url", None)
+    return Upload(texts, metadata, priority, webhook_url, files["image"], files.get("mask"), files.get("target_image"))
 
 
 async def _bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes]:

@@ -7,6 +7,8 @@ import signal
 from prometheus_client import CollectorRegistry
 
 from service.contracts.catalog import load_models
+from service.contracts.due import DueTimes
+from service.contracts.outbox import Outbox
 from service.contracts.queue import JobQueue, connect
 from service.contracts.reconcile import Reconciler
 from service.contracts.records import Records
@@ -25,7 +27,8 @@ def burst(settings: Settings) -> CollectorRegistry:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with connect(settings) as connection:
         queue = JobQueue(connection, settings)
-        records = Records(open_store(settings))
+        store = open_store(settings)
+        records = Records(store, Outbox(store, DueTimes(connection)))
         pool = Pool(load_models(settings.models_file), pick_device(settings.device))
         metrics = WorkerMetrics(registry)
         engine = Engine("burst", records, queue, pool, settings, metrics)

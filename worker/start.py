@@ -11,6 +11,8 @@ import socket
 from prometheus_client import start_http_server
 
 from service.contracts.catalog import load_models
+from service.contracts.due import DueTimes
+from service.contracts.outbox import Outbox
 from service.contracts.queue import JobQueue, connect
 from service.contracts.reconcile import Reconciler
 from service.contracts.records import Records
@@ -27,7 +29,8 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     queue = JobQueue(connect(settings), settings)
     queue.ping()  # a plain word where Redis is away, before anything is loaded
-    records = Records(open_store(settings, create=False))
+    store = open_store(settings, create=False)
+    records = Records(store, Outbox(store, DueTimes(queue.connection)))
     pool = Pool(load_models(settings.models_file), pick_device(settings.device), settings.models_memory)
     metrics = WorkerMetrics()
     if settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

@@ -76,6 +76,12 @@ class AlreadyEnded(ImmunizeError):
     title = "The job has ended"
 
 
+class NoWebhook(ImmunizeError):
+    status = 409
+    type = "no-webhook"
+    title = "There is no webhook to send"
+
+
 class QueueFull(ImmunizeError):
     status = 429
     type = "queue-full"

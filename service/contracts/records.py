@@ -4,6 +4,7 @@ jobs/{tenant}/{id}/job.json     the record
 jobs/{tenant}/{id}/image        what was sent; `mask` and `target` beside it
 jobs/{tenant}/{id}/{sha256}     what is delivered, under its content's hash
 jobs/{tenant}/{id}/cancel       empty; there once the job was asked to end
+jobs/{tenant}/{id}/webhook      how the delivery of its webhook went (outbox.py)
 pending/{tenant}/{id}           since when; there as long as the job has not ended
 """
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 
 from service.contracts.catalog import Priority
 from service.contracts.errors import NotFound, NotReady
+from service.contracts.outbox import BESIDE_RECORD, Delivery, Outbox
 from service.contracts.plan import Plan
 from service.contracts.schemas import JobError, Report, Status
 from service.contracts.store import Missing, Store
@@ -52,6 +54,7 @@ class Record(BaseModel):
     plan: Plan
     mask: bool
     metadata: dict[str, Any] = {}
+    webhook_url: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -70,8 +73,9 @@ class Record(BaseModel):
 class Records:
     """Reads and writes records, and what lies beside them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, outbox: Outbox | None = None) -> None:
         self.store = store
+        self.outbox = outbox or Outbox(store)
 
     def create(
         self,
@@ -84,6 +88,7 @@ class Records:
         target: bytes | None = None,
         priority: Priority = "interactive",
         metadata: dict[str, Any] | None = None,
+        webhook_url: str | None = None,
     ) -> Record:
         """Store a new job: its pending mark, what was sent, and last the record.
 
@@ -98,6 +103,7 @@ class Records:
             plan=plan,
             mask=mask is not None,
             metadata=metadata or {},
+            webhook_url=webhook_url,
             created_at=now(),
         )
         try:
@@ -129,10 +135,14 @@ class Records:
         self.store.put(f"pending/{record.tenant}/{record.id}", now().isoformat().encode())
 
     def end(self, record: Record, status: Status) -> None:
-        """Write that the job has ended, then take its pending mark away."""
+        """Write that the job has ended, then take its pending mark away. Its webhook is in the outbox before."""
         record.status, record.ended_at = status, now()
+        if record.webhook_url is not None:
+            self.outbox.put(record.tenant, record.id, Delivery(next_at=record.ended_at))
         self.save(record)
         self.settle(record.tenant, record.id)
+        if record.webhook_url is not None:
+            self.outbox.announce(record.tenant, record.id, record.ended_at)
 
     def settle(self, tenant: str, job_id: str) -> None:
         """Take the pending mark away."""
@@ -151,7 +161,7 @@ class Records:
 
     def sweep(self, record: Record) -> None:
         """Delete what an attempt that was overtaken left beside the record."""
-        kept = {place(record, name) for name in ("job.json", "image", "mask", "target", "cancel")}
+        kept = {place(record, name) for name in ("job.json", "image", "mask", "target", "cancel", BESIDE_RECORD)}
         if record.result is not None:
             kept.add(record.result.key)
         for stored in list(self.store.keys(place(record, ""))):
@@ -160,6 +170,7 @@ class Records:
 
     def forget(self, tenant: str, job_id: str) -> None:
         """Take back a job that was stored but never accepted. The mark last: where this breaks off, it is found."""
+        self.outbox.drop(tenant, job_id)
         for stored in list(self.store.keys(f"jobs/{tenant}/{job_id}/")):
             self.store.delete(stored)
         self.settle(tenant, job_id)

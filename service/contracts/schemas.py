@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.contracts.catalog import Loss, Masks, Norm, Order, Priority
 
 Status = Literal["queued", "running", "finished", "failed", "canceled"]
+WebhookState = Literal["pending", "delivered", "failed", "disabled"]
+EventType = Literal["job.finished", "job.failed", "job.canceled"]
 
 
 class Report(BaseModel):
@@ -75,6 +77,19 @@ class Links(BaseModel):
     cancel: str
 
 
+class Webhook(BaseModel):
+    """How the delivery of a job's webhook stands."""
+
+    host: Annotated[str, Field(description="where it goes; the rest of the address may be secret")]
+    state: Annotated[
+        WebhookState, Field(description="failed: given up after a day; disabled: the address once answered 410 Gone")
+    ] = "pending"
+    attempts: int = 0
+    last_status: Annotated[int | None, Field(description="the HTTP status of the last answer, if there was one")] = None
+    last_error: Annotated[str | None, Field(description="why the last attempt failed")] = None
+    next_attempt_at: datetime | None = None
+
+
 class Job(BaseModel):
     """A job as `GET /jobs/{id}` shows it."""
 
@@ -96,6 +111,15 @@ class Job(BaseModel):
     report: Report | None = None
     links: Links
     metadata: dict[str, Any] = {}
+    webhook: Annotated[Webhook | None, Field(description="null without webhook_url, and inside of webhooks")] = None
+
+
+class Event(BaseModel):
+    """The body of a webhook."""
+
+    type: EventType
+    timestamp: Annotated[datetime, Field(description="when the job ended")]
+    data: Job
 
 
 class FieldProblem(BaseModel):

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.contracts.errors import BadField
 
 PREFIX = "IMMUNIZE_"
+SHORTEST_SECRET = 32  # letters
 
 
 class Settings(BaseSettings):
     """Every setting of gateway and worker. `Settings()` reads the environment; see `load_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
     redis_url: Annotated[str, Field(description="Redis: redis://, rediss:// or unix:// address")] = (
         "redis://127.0.0.1:6379/0"
@@ -68,6 +69,15 @@ class Settings(BaseSettings):
     reconcile_seconds: Annotated[
         float, Field(gt=0, description="pause between two reconciliations of store and queue")
     ] = 15.0
+    webhook_secret: Annotated[
+        SecretStr | None,
+        Field(description="what webhooks are signed with, see `openssl rand -hex 32`; to rotate: new,old; unset: none"),
+    ] = None
+    webhook_networks: Annotated[
+        tuple[IPvAnyNetwork, ...],
+        NoDecode,
+        Field(description="private networks that webhooks may go to, and by http, like 10.1.0.0/16,fd12::/16"),
+    ] = ()
     device: Annotated[str, Field(description="torch device of a worker: auto, cpu, cuda, cuda:1")] = "auto"
     metrics_port: Annotated[int, Field(ge=0, le=65535, description="port of a worker's own /metrics; 0: none")] = 9464
 
@@ -88,6 +98,29 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("its port is not a number from 0 to 65535") from None
         return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and any(len(each) < SHORTEST_SECRET for each in _listed(value.get_secret_value()) or [""]):
+            raise ValueError(
+                f"each secret must have {SHORTEST_SECRET} letters or more; make one with openssl rand -hex 32"
+            )
+        return value
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _webhook_networks(cls, value: object) -> object:
+        return _listed(value) if isinstance(value, str) else value
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """The operator's secrets, the newest first."""
+        return () if self.webhook_secret is None else tuple(_listed(self.webhook_secret.get_secret_value()))
+
+
+def _listed(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def load_settings() -> Settings:
@@ -111,6 +144,6 @@ def describe() -> str:
     """The settings as text, a line each, for `--help`."""
     lines = []
     for name, field in Settings.model_fields.items():
-        default = "none" if field.default is None else field.default
+        default = "none" if field.default in (None, ()) else field.default
         lines.append(f"  {PREFIX}{name.upper():<20} {field.description} (default {default})")
     return "\n".join(lines)

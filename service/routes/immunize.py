@@ -18,6 +18,7 @@ from service.dependencies import House, Tenant, TheHouse
 from service.problems import documented
 from service.routes.jobs import job_view
 from service.uploads import Upload, read_upload
+from service.webhooks.address import LONGEST, check_url
 
 router = APIRouter(tags=["immunize"])
 
@@ -82,6 +83,12 @@ _FORM: dict[str, Any] = {
             "description": "bulk: for what may wait; interactive jobs go first",
         },
         "metadata": {"type": "string", "description": "a JSON object; it comes back with the job"},
+        "webhook_url": {
+            "type": "string",
+            "format": "uri",
+            "maxLength": LONGEST,
+            "description": "a public https address that is told when the job has ended",
+        },
     },
 }
 
@@ -107,6 +114,7 @@ async def immunize(request: Request, response: Response, house: TheHouse, tenant
 def _accept(house: House, tenant: str, upload: Upload) -> Record:
     """From here on, either everything is stored and queued, or nothing is."""
     plan = make_plan(upload.fields, house.models, target_image=upload.target is not None)
+    webhook_url = None if upload.webhook_url is None else check_url(upload.webhook_url, house.settings)
     limit = house.settings.max_pixels
     picture = read_picture(upload.image, max_pixels=limit)
     check_format(plan.format, picture)
@@ -129,6 +137,7 @@ def _accept(house: House, tenant: str, upload: Upload) -> Record:
         target=upload.target,
         priority=upload.priority,
         metadata=upload.metadata,
+        webhook_url=webhook_url,
     )
     try:
         house.queue.enqueue(record)

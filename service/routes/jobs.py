@@ -14,6 +14,7 @@ from service.contracts.records import Record
 from service.contracts.schemas import Job, Links, Result
 from service.dependencies import House, Tenant, TheHouse
 from service.problems import documented
+from service.webhooks.view import webhook_view
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 _PICTURE: dict[int | str, dict[str, Any]] = {
@@ -106,6 +107,7 @@ def job_view(house: House, record: Record) -> Job:
         report=record.report,
         links=Links(itself=here, image=f"{here}/image", cancel=f"{here}/cancel"),
         metadata=record.metadata,
+        webhook=webhook_view(house.records, record),
     )
 
 

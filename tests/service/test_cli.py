@@ -38,7 +38,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     signal.signal(signal.SIGTERM, handler)
 
 
-COMMANDS = ["serve", "gateway", "worker", "demo", "image", "edit", "models", "reconstruct", "bench"]
+COMMANDS = ["serve", "gateway", "worker", "demo", "image", "edit", "models", "reconstruct", "bench", "webhook-secret"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from service.contracts.errors import BadField
@@ -22,6 +24,10 @@ WRONG = {
     "redis scheme": ("IMMUNIZE_REDIS_URL", "127.0.0.1:6379", "redis://, rediss:// or unix://"),
     "redis port": ("IMMUNIZE_REDIS_URL", "redis://127.0.0.1:port/0", "port is not a number"),
     "checksums": ("IMMUNIZE_S3_CHECKSUMS", "always", "when_required"),
+    "a short webhook secret": ("IMMUNIZE_WEBHOOK_SECRET", "secret", "openssl rand -hex 32"),
+    "one short of two": ("IMMUNIZE_WEBHOOK_SECRET", f"{'a' * 32},b", "32 letters or more"),
+    "no network": ("IMMUNIZE_WEBHOOK_NETWORKS", "10.0.0.0/8,inside", "not a valid IPv4 or IPv6 network"),
+    "a host, not a network": ("IMMUNIZE_WEBHOOK_NETWORKS", "10.0.0.1/8", "not a valid IPv4 or IPv6 network"),
     "presigning for ever": ("IMMUNIZE_PRESIGN_SECONDS", "604801", "604800"),
 }
 
@@ -45,6 +51,13 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(case: str, monkeyp
         ("IMMUNIZE_STORE_URL", "s3://bucket/some/prefix", "store_url", "s3://bucket/some/prefix"),
         ("IMMUNIZE_REDIS_URL", "unix:///run/redis.sock", "redis_url", "unix:///run/redis.sock"),
         ("IMMUNIZE_RECONCILE_SECONDS", "0.5", "reconcile_seconds", 0.5),
+        ("IMMUNIZE_WEBHOOK_SECRET", f"{'a' * 32}, {'b' * 32}", "webhook_secrets", ("a" * 32, "b" * 32)),
+        (
+            "IMMUNIZE_WEBHOOK_NETWORKS",
+            "10.1.0.0/16, fd12::/16",
+            "webhook_networks",
+            (ip_network("10.1.0.0/16"), ip_network("fd12::/16")),
+        ),
     ],
 )
 def test_the_environment_is_read(
@@ -71,3 +84,12 @@ def test_every_setting_is_described() -> None:
         assert f"IMMUNIZE_{name.upper()} " in text
         assert field.description
         assert field.description in text
+
+
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMUNIZE_WEBHOOK_SECRET", "a" * 32)
+    settings = load_settings()
+    assert "aaaa" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    with pytest.raises(ValueError, match="32 letters") as caught:
+        Settings(webhook_secret="too-short-a-secret")  # type: ignore[arg-type]
+    assert "too-short" not in str(caught.value)
