@@ -8,8 +8,11 @@ the same to a part in a thousand.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,3 +214,23 @@ def test_memory_that_runs_out_for_a_batch_is_told(make: Make, pool: Pool, monkey
     with pytest.raises(OutOfMemory):
         together(items, pool)
     assert len(together(items[:2], pool)) == 2
+
+
+class Slow(dict[str, Any]):
+    """A thread that takes something out is the next one to be interrupted."""
+
+    def pop(self, *given: Any) -> Any:
+        found = super().pop(*given)
+        time.sleep(0.001)
+        return found
+
+
+def test_models_are_got_by_many_threads_at_once(models: Mapping[str, Model]) -> None:
+    """A worker encodes the last batch while it optimises the next. A model that is just being moved to the end of the
+    line is not loaded a second time, nor missed."""
+    pool, names = Pool(models, CPU), ["tiny", "reference-autoencoder", "painter"]
+    wanted = pool.get_all(names)
+    pool._loaded = Slow(pool._loaded)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: pool.get_all(names), range(24)))
+    assert all(each == wanted for each in found)
