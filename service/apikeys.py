@@ -18,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 Scope = Literal["submit", "read", "cancel", "delete", "metrics", "admin"]
 State = Literal["valid", "expired", "revoked"]
 SCOPES: dict[Scope, str] = {
-    "submit": "send pictures",
+    "submit": "send pictures, and webhooks once more",
     "read": "see jobs, results and the catalog",
     "cancel": "cancel jobs",
     "delete": "delete jobs",

@@ -45,8 +45,9 @@ class JobFailed(ImmunizeError):
 class Client:
     """`with Client("http://127.0.0.1:8000") as client: data = client.immunize(Path("photo.jpg"))`."""
 
-    def __init__(self, address: str, *, timeout: float = 30.0) -> None:
-        self._http = httpx2.Client(base_url=address, timeout=timeout)
+    def __init__(self, address: str, *, key: str | None = None, timeout: float = 30.0) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else None
+        self._http = httpx2.Client(base_url=address, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Client:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 from service.contracts.errors import BadField
 
@@ -35,4 +36,11 @@ def address(listener: socket.socket) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in {"localhost", "::1"}
+    """Whether only this machine can reach that name or address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from service.contracts.catalog import DEFAULT_MODEL, METHODS, Ability, Method
 from service.contracts.pictures import READ
 from service.contracts.plan import FORMATS, MAX_STEPS
-from service.dependencies import TheHouse
+from service.dependencies import Reading, TheHouse
 from service.problems import documented
 
 router = APIRouter(tags=["catalog"])
@@ -42,7 +42,11 @@ class Catalog(BaseModel):
 
 
 @router.get(
-    "/catalog", operation_id="get_catalog", summary="Methods, presets, models, limits", responses=documented(503)
+    "/catalog",
+    operation_id="get_catalog",
+    summary="Methods, presets, models, limits",
+    responses=documented(503),
+    dependencies=[Reading],
 )
 def get_catalog(house: TheHouse) -> Catalog:
     """A model that is not present can be listed but not asked for; `how_to_get` says what its operator must do."""

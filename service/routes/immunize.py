@@ -14,7 +14,7 @@ from service.contracts.pictures import check_format, check_mask, read_mask, read
 from service.contracts.plan import FORMATS, LOSSES, MASKS, MAX_DENOISING, MAX_REPEATS, MAX_STEPS, ORDERS, make_plan
 from service.contracts.records import Record
 from service.contracts.schemas import Job
-from service.dependencies import House, Tenant, TheHouse
+from service.dependencies import Admitted, House, TheHouse
 from service.problems import documented
 from service.routes.jobs import job_view
 from service.uploads import Upload, read_upload
@@ -102,10 +102,11 @@ _FORM: dict[str, Any] = {
     responses=documented(413, 415, 422, 429, 503),
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-async def immunize(request: Request, response: Response, house: TheHouse, tenant: Tenant) -> Job:
+async def immunize(request: Request, response: Response, house: TheHouse, admission: Admitted) -> Job:
     """Checks the picture and queues it. Poll the job that is answered (its address is in `Location`)."""
     upload = await read_upload(request, house.settings.max_upload_bytes)
-    record = await run_in_threadpool(_accept, house, tenant, upload)
+    record = await run_in_threadpool(_accept, house, admission.tenant, upload)
+    admission.count()
     view = await run_in_threadpool(job_view, house, record)
     response.headers["Location"] = view.links.itself
     return view

@@ -12,7 +12,7 @@ from service.contracts.errors import AlreadyEnded, NotFinished
 from service.contracts.pictures import CONTENT_TYPES
 from service.contracts.records import Record
 from service.contracts.schemas import Job, Links, Result
-from service.dependencies import House, Tenant, TheHouse
+from service.dependencies import Canceler, House, Reader, TheHouse
 from service.problems import documented
 from service.webhooks.view import webhook_view
 
@@ -25,7 +25,7 @@ IfNoneMatch = Annotated[str | None, Header()]
 
 
 @router.get("/{job_id}", operation_id="get_job", summary="A job", response_model=Job, responses=documented(404, 503))
-def get_job(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneMatch = None) -> Response:
+def get_job(job_id: str, house: TheHouse, tenant: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Its state, progress, report and result. Answers 304 to an `If-None-Match` that still holds."""
     body = job_view(house, house.records.load(tenant, job_id)).model_dump_json(by_alias=True).encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -39,7 +39,7 @@ def get_job(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneM
     response_class=Response,
     responses=_PICTURE | documented(404, 409, 503),
 )
-def get_image(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneMatch = None) -> Response:
+def get_image(job_id: str, house: TheHouse, tenant: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """The delivered bytes, or a redirect to a presigned address where the operator chose so."""
     record = house.records.load(tenant, job_id)
     if record.result is None:
@@ -60,7 +60,7 @@ def get_image(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNon
     response_model=Job,
     responses=documented(404, 409, 503),
 )
-def cancel_job(job_id: str, house: TheHouse, tenant: Tenant) -> Job:
+def cancel_job(job_id: str, house: TheHouse, tenant: Canceler) -> Job:
     """A job that waits is canceled at once; one that runs stops within a step. 409 once it has ended, or is just being
     delivered."""
     record = house.records.load(tenant, job_id)
