@@ -17,7 +17,8 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
     It listens at once, as two that are merely bound do not notice each other.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # named, or asyncio does not see that it is TCP, and Nagle's algorithm holds small answers back for 40 ms
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
