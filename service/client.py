@@ -43,7 +43,10 @@ class JobFailed(ImmunizeError):
 
 
 class Client:
-    """`with Client("http://127.0.0.1:8000") as client: data = client.immunize(Path("photo.jpg"))`."""
+    """`with Client("http://127.0.0.1:8000") as client: data = client.immunize(Path("photo.jpg"))`.
+
+    `key` is an API key, where the gateway wants one.
+    """
 
     def __init__(self, address: str, *, key: str | None = None, timeout: float = 30.0) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else None

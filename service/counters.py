@@ -32,8 +32,9 @@ local seconds, now = tonumber(time[1]), time[1] * 1000000 + time[2]
 local function spend(tenant, rate, burst)
   if rate == 0 then return true, 0, 0 end
   local name, period = 'immunize:rate:' .. tenant, 1000000 / rate
-  local due = math.max(tonumber(redis.call('GET', name) or now), now) + period
-  local slack = now + burst * period - due
+  local latest = now + burst * period
+  local due = math.min(math.max(tonumber(redis.call('GET', name) or now), now), latest) + period
+  local slack = latest - due
   if slack < -100 then return false, 0, math.ceil(-slack) end
   redis.call('SET', name, string.format('%.2f', due), 'PX', math.ceil((due - now) / 1000) + 1)
   local left = math.max(0, math.floor(slack / period))
@@ -56,7 +57,7 @@ redis.call('ZREMRANGEBYSCORE', places, '-inf', seconds)
 local open = redis.call('ZCARD', places)
 local used = open + (redis.call('GET', 'immunize:daily:' .. tenant .. ':' .. math.floor(seconds / 86400)) or 0)
 local waiting = open
-for index = 9, #ARGV do
+for index = 9, most > 0 and #ARGV or 0 do
   sort(ARGV[index], most_sorted)
   local length = redis.call('LLEN', line(ARGV[index], tenant))
   waiting = waiting + length

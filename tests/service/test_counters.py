@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -115,6 +116,13 @@ def test_a_lower_rate_holds_from_the_next_request_on(counters: Counters) -> None
         counters.spend("acme", 100, 100)
     assert counters.spend("acme", 0.1, 1).refused == "rate"
     assert not counters.spend("acme", 0, 1).refused, "and none is none"
+
+
+def test_a_clock_that_jumps_back_locks_nobody_out(counters: Counters, redis: Redis) -> None:
+    seconds = int(redis.time()[0])
+    redis.set("immunize:rate:acme", (seconds + 86400) * 1_000_000)
+    pace = counters.spend("acme", 2, 4)
+    assert (pace.refused, math.ceil(pace.seconds)) == ("rate", 1)
 
 
 def test_what_was_not_taken_comes_back(counters: Counters, redis: Redis) -> None:
