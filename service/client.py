@@ -95,9 +95,10 @@ class Client:
                 raise TimeoutError(f"job {job_id} is still {job.status} after {timeout:g} seconds")
             time.sleep(poll)
 
-    def image(self, job_id: str) -> bytes:
-        """The immunized bytes."""
-        return self._answer(self._http.get(f"/jobs/{job_id}/image", follow_redirects=True)).content
+    def image(self, job_id: str, size: str | None = None) -> bytes:
+        """The immunized bytes; `size` names one of the job's renditions."""
+        query = None if size is None else {"size": size}
+        return self._answer(self._http.get(f"/jobs/{job_id}/image", params=query, follow_redirects=True)).content
 
     def immunize(self, image: Path | bytes, **options: Any) -> bytes:
         """Submit, wait, fetch."""

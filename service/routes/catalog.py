@@ -6,8 +6,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from service.contracts.catalog import DEFAULT_MODEL, METHODS, Ability, Method
+from service.contracts.delivery import FORMATS
 from service.contracts.pictures import READ
-from service.contracts.plan import FORMATS, MAX_STEPS
+from service.contracts.plan import MAX_STEPS
 from service.dependencies import TheHouse
 from service.problems import documented
 
