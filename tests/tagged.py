@@ -67,8 +67,11 @@ def structure(directories: Mapping[str, Tags], thumbnail: bytes = b"", notes: by
     return bytes(made)
 
 
-def exif(preview: bytes, size: tuple[int, int], **more: Tags) -> bytes:
-    """EXIF of a picture of that (stored) size whose thumbnail is `preview`. `more`: further entries by directory."""
+def exif(preview: bytes, size: tuple[int, int], *, pages: int = 2, **more: Tags) -> bytes:
+    """EXIF of a picture of that (stored) size whose thumbnail is `preview`. `more`: further entries by directory.
+
+    pages: 1 for no directory of the thumbnail.
+    """
     directories: dict[str, dict[int, tuple[int, bytes]]] = {
         "main": {
             0x010F: text("Camera"),
@@ -90,6 +93,8 @@ def exif(preview: bytes, size: tuple[int, int], **more: Tags) -> bytes:
     }
     for name, tags in more.items():
         directories[name] |= tags
+    if pages == 1:
+        del directories["thumbnail"]
     return structure(directories, preview)
 
 

@@ -125,7 +125,7 @@ def write_picture(
         pixels = pixels.convert("RGBA")
         pixels.putalpha(like.alpha)
     out = io.BytesIO()
-    options = saving(metadata, format) | ({"icc_profile": like.icc_profile} if like.icc_profile else {})
+    options = saving(metadata, format) | {"icc_profile": like.icc_profile}  # even None: else Pillow looks for another
     if format == "png":
         pixels.save(out, "PNG", **options)
     elif format == "webp":
@@ -207,7 +207,9 @@ def _canonical(source: Image.Image, profile: bytes | None, field: str) -> Pictur
         profile = None
     if profile and profile[16:20] != b"RGB ":
         source, profile = _to_srgb(source, profile), None
-    return Picture(source.convert("RGB"), alpha, profile, profile_dropped=dropped)
+    pixels = source.convert("RGB")
+    pixels.info = {}  # what Pillow would write into the next file
+    return Picture(pixels, alpha, profile, profile_dropped=dropped)
 
 
 def _is_profile(profile: object) -> bool:
