@@ -68,7 +68,7 @@ class Client:
         """Queue a picture; `fields` are the form fields of `POST /immunize`. Raises Refused."""
         parts = {"image": image, "mask": mask, "target_image": target_image}
         files = {name: (name, _bytes(part)) for name, part in parts.items() if part is not None}
-        data = {name: str(value) for name, value in fields.items()}
+        data = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items()}
         if metadata is not None:
             data["metadata"] = json.dumps(metadata)
         return Job.model_validate_json(self._answer(self._http.post("/immunize", files=files, data=data)).content)
