@@ -37,7 +37,7 @@ def make_delivery(fields: Mapping[str, str]) -> dict[str, Any]:
         "quality": quality,
         "exif": word("exif", fields.get("exif", EXIF_POLICIES[0]), EXIF_POLICIES),
         "data_mining": word("data_mining", fields.get("data_mining", "none"), DATA_MINING),
-        "sign": word("sign", fields.get("sign", "false"), ("true", "false")) == "true",
+        "sign": word("sign", fields.get("sign", "false").lower(), ("true", "false")) == "true",
         "sizes": parse_sizes(fields["sizes"]) if "sizes" in fields else (),
     }
 

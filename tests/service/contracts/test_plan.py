@@ -42,7 +42,7 @@ WRONG = [
     *(("quality", text) for text in ("95", "", "x")),  # of a png
     *(("exif", text) for text in ("", "all", "KEEP", "keep,strip")),
     *(("data_mining", text) for text in ("", "true", "DMI-PROHIBITED")),
-    *(("sign", text) for text in ("", "1", "yes", "True")),
+    *(("sign", text) for text in ("", "1", "yes", "wahr")),
     *(
         ("sizes", text)
         for text in ("", ",", "0", "-1", "1.5", "100000", "64x", "x64", "0x5", "64x64x64", "w", "64d", "all")
@@ -296,6 +296,8 @@ def test_a_preset_brings_its_numbers(method: str, preset: str) -> None:
         ({"exif": "strip"}, "exif", "strip"),
         ({"data_mining": "reserved-except-search"}, "data_mining", "reserved-except-search"),
         ({"sign": "true"}, "sign", True),
+        ({"sign": "True"}, "sign", True),  # as some clients write it
+        ({"sign": "FALSE"}, "sign", False),
         ({"sizes": " 1024, 512x512,256w,7h ,original,1024,"}, "sizes", ("1024", "512x512", "256w", "7h", "original")),
     ],
     ids=str,
