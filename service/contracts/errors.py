@@ -131,6 +131,11 @@ class OutOfMemory(ImmunizeError):
     title = "The device ran out of memory"
 
 
+class SigningFailed(ImmunizeError):
+    type = "signing-failed"
+    title = "The file could not be signed"
+
+
 class JobTimeout(ImmunizeError):
     type = "job-timeout"
     title = "The job took too long"

@@ -94,6 +94,15 @@ class Settings(BaseSettings):
         Field(description="private networks that webhooks may go to, and by http, like 10.1.0.0/16,fd12::/16"),
     ] = ()
     device: Annotated[str, Field(description="torch device of a worker: auto, cpu, cuda, cuda:1")] = "auto"
+    c2pa_certificate: Annotated[
+        Path | None, Field(description="PEM chain to sign results with; the gateway only asks whether it is set")
+    ] = None
+    c2pa_key: Annotated[Path | None, Field(description="its private key, PEM of PKCS#8; workers need it")] = None
+    c2pa_algorithm: Annotated[
+        Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"],
+        Field(description="the key's algorithm"),
+    ] = "es256"
+    c2pa_timestamp_url: Annotated[str | None, Field(description="time-stamp server of signatures; unset: none")] = None
     metrics_port: Annotated[int, Field(ge=0, le=65535, description="port of a worker's own /metrics; 0: none")] = 9464
 
     @field_validator("store_url")

@@ -6,8 +6,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from service.contracts.catalog import DEFAULT_MODEL, METHODS, Ability, Method
+from service.contracts.delivery import DATA_MINING, EXIF_POLICIES, FORMATS
 from service.contracts.pictures import READ
-from service.contracts.plan import FORMATS, MAX_STEPS
+from service.contracts.plan import MAX_STEPS
+from service.contracts.renditions import MAX_RENDITIONS
 from service.dependencies import Reading, TheHouse
 from service.problems import documented
 
@@ -32,6 +34,10 @@ class Limits(BaseModel):
     max_queue_depth: int
     reads: tuple[str, ...]
     formats: tuple[str, ...]
+    exif: tuple[str, ...]
+    data_mining: tuple[str, ...]
+    max_sizes: int
+    signing: bool
 
 
 class Catalog(BaseModel):
@@ -75,5 +81,9 @@ def get_catalog(house: TheHouse) -> Catalog:
             max_queue_depth=settings.max_queue_depth,
             reads=READ,
             formats=FORMATS,
+            exif=EXIF_POLICIES,
+            data_mining=DATA_MINING,
+            max_sizes=MAX_RENDITIONS,
+            signing=settings.c2pa_certificate is not None,
         ),
     )
