@@ -397,6 +397,35 @@ def test_an_attempt_that_was_overtaken_delivers_nothing(meanwhile: Meanwhile, du
     assert (data == delivery[0].data) == (meanwhile is finishes)
 
 
+@pytest.mark.parametrize("meanwhile", [begins, finishes, finishes_otherwise, fails, is_forgotten])
+def test_of_several_sizes_an_overtaken_attempt_leaves_none(meanwhile: Meanwhile, house: Deployment) -> None:
+    record, slow = house.submit(sizes="original,12,8"), house.engine("slow")
+    work = house.begun(record, "slow")
+    delivery = made(slow, work)
+    assert len({each.data for each in delivery}) == 3
+
+    def before_put(_: str) -> None:
+        house.store.before_put = lambda _: meanwhile(house, record)  # before the second of its results
+
+    house.store.before_put = before_put
+    slow.finish(work, delivery)
+    if meanwhile is is_forgotten:
+        assert list(house.store.keys("")) == []
+        return
+    there = house.load(record)
+    if meanwhile is begins:
+        house.engine("other").finish(Work(there, work.items, work.renditions, begun=True), other_bytes(work, delivery))
+        there = house.load(record)
+    if meanwhile is fails:
+        assert (there.status, there.renditions) == ("failed", [])
+        assert house.beside(record) == {"job.json", "image"}
+        return
+    assert [each.name for each in there.renditions] == ["original", "12", "8"]
+    assert house.beside(record) == {"job.json", "image"} | {each.result.sha256 for each in there.renditions}
+    for each in there.renditions:
+        assert len(house.store.get(each.result.key)) == each.result.bytes
+
+
 def test_an_earlier_attempts_result_goes_however_the_job_ends(house: Deployment) -> None:
     """Of a worker that died between its result and its record."""
 
