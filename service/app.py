@@ -9,6 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from service import problems
+from service.auth import Doorkeeper
 from service.contracts.catalog import load_models
 from service.contracts.due import DueTimes
 from service.contracts.outbox import Outbox
@@ -17,7 +18,9 @@ from service.contracts.records import Records
 from service.contracts.settings import Settings
 from service.contracts.store import open_store
 from service.dependencies import House
+from service.limits import Limiter
 from service.metrics import GatewayMetrics
+from service.ratelimit import RateLimitFields
 from service.routes import catalog, immunize, jobs, operations, webhooks
 from service.webhooks.dispatching import dispatching
 
@@ -45,8 +48,18 @@ def create_app(settings: Settings) -> FastAPI:
     metrics = GatewayMetrics(queue)
     app.state.metrics = metrics
     records = Records(store, Outbox(store, DueTimes(connection)))
-    app.state.house = House(settings, load_models(settings.models_file), records, queue, metrics)
+    app.state.house = House(
+        settings,
+        load_models(settings.models_file),
+        records,
+        queue,
+        metrics,
+        Doorkeeper(settings),
+        Limiter(connection),
+    )
     problems.install(app)
-    for part in (immunize, jobs, webhooks, catalog, operations):
-        app.include_router(part.router)
+    app.add_middleware(RateLimitFields)
+    for part in (immunize, jobs, webhooks, catalog):
+        app.include_router(part.router, responses=problems.documented(401, 403, 429))
+    app.include_router(operations.router)
     return app

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import NoReturn
 
+from service import keys_command
 from service.contracts.errors import BadField, ImmunizeError, InputError
 from service.contracts.settings import describe, load_settings
 
@@ -49,6 +50,7 @@ def build_parser() -> Parser:
     secret = commands.add_parser("webhook-secret", help="what a tenant checks the signatures of its webhooks with")
     secret.add_argument("--tenant", default="public", metavar="NAME")
     secret.set_defaults(run=_webhook_secret)
+    keys_command.register(commands)
 
     demo = commands.add_parser("demo", help="a photograph through the real service, and what it did, as pictures")
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR")
@@ -99,10 +101,15 @@ def _gateway(options: argparse.Namespace) -> None:
     import uvicorn
 
     from service.app import create_app
+    from service.auth import check_exposure
     from service.listen import listen
 
+    settings = load_settings()
+    warning = check_exposure(options.host, settings)
     with listen(options.host, options.port) as listener:
-        config = uvicorn.Config(create_app(load_settings()), log_level="info")
+        config = uvicorn.Config(create_app(settings), log_level="info")
+        if warning:
+            print(f"immunize: {warning}", file=sys.stderr)
         uvicorn.Server(config).run(sockets=[listener])
 
 

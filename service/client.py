@@ -43,10 +43,14 @@ class JobFailed(ImmunizeError):
 
 
 class Client:
-    """`with Client("http://127.0.0.1:8000") as client: data = client.immunize(Path("photo.jpg"))`."""
+    """`with Client("http://127.0.0.1:8000") as client: data = client.immunize(Path("photo.jpg"))`.
 
-    def __init__(self, address: str, *, timeout: float = 30.0) -> None:
-        self._http = httpx2.Client(base_url=address, timeout=timeout)
+    `key` is an API key, where the gateway wants one.
+    """
+
+    def __init__(self, address: str, *, key: str | None = None, timeout: float = 30.0) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else None
+        self._http = httpx2.Client(base_url=address, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Client:
         return self
@@ -68,7 +72,7 @@ class Client:
         """Queue a picture; `fields` are the form fields of `POST /immunize`. Raises Refused."""
         parts = {"image": image, "mask": mask, "target_image": target_image}
         files = {name: (name, _bytes(part)) for name, part in parts.items() if part is not None}
-        data = {name: str(value) for name, value in fields.items()}
+        data = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items()}
         if metadata is not None:
             data["metadata"] = json.dumps(metadata)
         return Job.model_validate_json(self._answer(self._http.post("/immunize", files=files, data=data)).content)
@@ -95,9 +99,10 @@ class Client:
                 raise TimeoutError(f"job {job_id} is still {job.status} after {timeout:g} seconds")
             time.sleep(poll)
 
-    def image(self, job_id: str) -> bytes:
-        """The immunized bytes."""
-        return self._answer(self._http.get(f"/jobs/{job_id}/image", follow_redirects=True)).content
+    def image(self, job_id: str, size: str | None = None) -> bytes:
+        """The immunized bytes; `size` names one of the job's renditions."""
+        query = None if size is None else {"size": size}
+        return self._answer(self._http.get(f"/jobs/{job_id}/image", params=query, follow_redirects=True)).content
 
     def immunize(self, image: Path | bytes, **options: Any) -> bytes:
         """Submit, wait, fetch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 from service.client import Client
 from service.contracts.errors import ImmunizeError, InputError
 from service.contracts.schemas import Job, Report
+from service.contracts.settings import PREFIX
 
 PHOTOGRAPH = "astronaut.png"  # inside scikit-image: Eileen Collins, by NASA, public domain
 REGION = (120, 250, 420, 512)  # the suit: what somebody might want to repaint
@@ -117,7 +119,8 @@ def _photograph() -> Image.Image:
 @contextmanager
 def _service(data: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data", str(data)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    environ = {name: value for name, value in os.environ.items() if name != f"{PREFIX}API_KEYS_FILE"}  # we have no key
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)  # noqa: S603
     try:
         assert process.stdout is not None
         line = process.stdout.readline()  # ends when the service listens, or when it dies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 from service.contracts.errors import BadField
 
@@ -16,7 +17,8 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
     It listens at once, as two that are merely bound do not notice each other.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    # named, or asyncio does not see that it is TCP, and Nagle's algorithm holds small answers back for 40 ms
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
@@ -35,4 +37,11 @@ def address(listener: socket.socket) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    return host.startswith("127.") or host in {"localhost", "::1"}
+    """Whether only this machine can reach that name or address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback

@@ -47,7 +47,7 @@ def _known(request: Request, error: Exception) -> JSONResponse:
         cause = error.__cause__ if error.status == 500 else None  # what is merely away needs no trace at every probe
         log.warning("%s %s: %s", request.method, request.url.path, error.detail, exc_info=cause)
     errors = [FieldProblem(field=error.field, detail=error.detail)] if error.field else None
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    headers = {"Retry-After": error.retry_after, "WWW-Authenticate": error.challenge}
     return _answer(
         Problem(
             type=f"urn:immunize:{error.type}",
@@ -56,7 +56,7 @@ def _known(request: Request, error: Exception) -> JSONResponse:
             detail=error.detail,
             errors=errors,
         ),
-        headers,
+        {name: str(value) for name, value in headers.items() if value is not None},
     )
 
 

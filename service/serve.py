@@ -17,11 +17,12 @@ from pathlib import Path
 
 import uvicorn
 
+from service.auth import check_exposure
 from service.contracts.errors import BadField
 from service.contracts.queue import JobQueue, connect
 from service.contracts.settings import PREFIX, load_settings
 from service.embedded import EmbeddedRedis
-from service.listen import address, is_loopback, listen
+from service.listen import address, listen
 
 DRAIN_SECONDS = 30.0
 RESTART_SECONDS = 1.0
@@ -31,11 +32,7 @@ def serve(host: str, port: int, data: Path, workers: int) -> None:
     """Run until SIGINT or SIGTERM. Jobs and results stay in `data`; the next run goes on with them."""
     # uvicorn raises the signal that stopped it once more: it must unwind this function, not kill the process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if not is_loopback(host):
-        print(
-            f"immunize: {host} is not loopback and there are no API keys: whoever reaches it can use it",
-            file=sys.stderr,
-        )
+    warning = check_exposure(host, load_settings())
     with _lock(data), listen(host, port) as listener, EmbeddedRedis(data / "redis") as server:
         metrics = data / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
@@ -56,6 +53,8 @@ def serve(host: str, port: int, data: Path, workers: int) -> None:
             create_app(settings), log_level="warning", access_log=False, timeout_graceful_shutdown=10
         )
         gateway = _Announcing(config, address(listener))
+        if warning:
+            print(f"immunize: {warning}", file=sys.stderr)
         with _Workers(workers):
             gateway.run(sockets=[listener])
 

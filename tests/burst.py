@@ -22,6 +22,7 @@ def burst(settings: Settings) -> CollectorRegistry:
     from worker.metrics import WorkerMetrics
     from worker.models.pool import Pool, pick_device
     from worker.runner import EngineWorker
+    from worker.signing import load_signer
 
     registry = CollectorRegistry()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -31,7 +32,7 @@ def burst(settings: Settings) -> CollectorRegistry:
         records = Records(store, Outbox(store, DueTimes(connection)))
         pool = Pool(load_models(settings.models_file), pick_device(settings.device))
         metrics = WorkerMetrics(registry)
-        engine = Engine("burst", records, queue, pool, settings, metrics)
+        engine = Engine("burst", records, queue, pool, settings, metrics, load_signer(settings))
         reconciler = Reconciler(records, queue, seconds=settings.reconcile_seconds, lease=settings.lease_seconds)
         worker = EngineWorker("burst", queue, engine, pool, metrics, reconciler, settings)
         try:

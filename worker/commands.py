@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.contracts.catalog import METHODS, load_models
+from service.contracts.delivery import DATA_MINING, EXIF_POLICIES, check_sign
 from service.contracts.errors import BadField
 from service.contracts.plan import FIELDS, make_plan
 from service.contracts.settings import load_settings
@@ -50,6 +51,14 @@ def register(commands: Any) -> None:
     image.add_argument("--masks", metavar="NAME", help="diffusion: given, or random (grown or shrunken anew each time)")
     image.add_argument("--losses", metavar="NAMES", help="backdoor: of implant,incomplete,hide (default all)")
     image.add_argument("--order", metavar="NAME", help="backdoor, several models: parallel or sequential")
+    image.add_argument("--quality", metavar="Q", help="jpeg: 1 to 100 (default 95)")
+    image.add_argument("--exif", metavar="NAME", help=f"EXIF, XMP and IPTC: {', '.join(EXIF_POLICIES)} (default first)")
+    image.add_argument(
+        "--data-mining", metavar="NAME", help=f"written into XMP: {', '.join(DATA_MINING)} (default first)"
+    )
+    image.add_argument(
+        "--sign", action="store_const", const="true", help="put in a C2PA manifest (see IMMUNIZE_C2PA_CERTIFICATE)"
+    )
     image.add_argument("--report", type=Path, metavar="R.json")
     image.set_defaults(run=_image)
 
@@ -78,6 +87,7 @@ def _image(options: argparse.Namespace) -> None:
         fields["target"] = None
     models = load_models(settings.models_file)
     plan = make_plan({k: v for k, v in fields.items() if v is not None}, models, target_image=target is not None)
+    check_sign(plan.sign, able=settings.c2pa_certificate is not None)
 
     from service.contracts.pictures import read_mask, read_picture
 
@@ -87,12 +97,15 @@ def _image(options: argparse.Namespace) -> None:
     goal = read_picture(read_input(target), max_pixels=limit, field="target").pixels if target else None
     with destination(options.output), destination(options.report):
         prepare()
-        from worker.immunization import check, deliver
+        from worker.delivery import deliver
+        from worker.immunization import check
+        from worker.signing import load_signer
 
         check(picture, mask, plan)
+        signer = load_signer(settings) if plan.sign else None
         pool = make_pool(settings, models)
         loaded = pool.get_all(plan.models)
-        delivery = deliver(picture, mask, goal, plan, loaded, pool.device, _bar(plan.steps))
+        delivery = deliver(picture, mask, goal, plan, loaded, pool.device, _bar(plan.steps), signer)
         if options.report:
             write_whole(options.report, (delivery.report.model_dump_json(indent=2) + "\n").encode())
         write_whole(options.output, delivery.data)

@@ -129,7 +129,7 @@ class Gatherer:
     def _chunks(self, works: Sequence[Work]) -> list[list[Work]]:
         if not works:
             return []
-        width, height = works[0].item.picture.size
+        width, height = works[0].items[0].picture.size
         fitting = max(1, self._settings.batch_pixels // (width * height))
         size = min(self._most, fitting, self._limits.get(works[0].record.key, self._most))
         return [list(works[first : first + size]) for first in range(0, len(works), size)]

@@ -1,11 +1,10 @@
-"""A request and loaded models in, a delivered file and a true report out; and the Python face `immunize`."""
+"""A request and loaded models in, immunized pixels out; and the Python face `immunize`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -14,17 +13,8 @@ from torch import Tensor
 
 from service.contracts.catalog import METHODS
 from service.contracts.errors import BadField
-from service.contracts.pictures import (
-    CONTENT_TYPES,
-    Picture,
-    check_format,
-    check_mask,
-    covers,
-    read_picture,
-    write_picture,
-)
+from service.contracts.pictures import Picture, check_format, check_mask, covers
 from service.contracts.plan import Plan
-from service.contracts.schemas import Report
 from worker.attacks.backdoor import BackdoorAttack
 from worker.attacks.diffusion import DiffusionAttack
 from worker.attacks.encoder import EncoderAttack
@@ -33,13 +23,12 @@ from worker.core.budget import L2, Linf
 from worker.core.objective import Expectation
 from worker.core.pgd import OnStep, Outcome
 from worker.core.stages import descend
-from worker.images import compare, to_picture, to_tensor
+from worker.images import to_tensor
 from worker.memory import enough_memory
 from worker.models.abilities import Denoises, EditOptions, Edits
 from worker.recipes import FAST, RECIPES, Recipe
 
 LEVELS = 255.0
-JPEG_QUALITY = 95
 
 
 def immunize(
@@ -118,13 +107,6 @@ class Immunized:
     batch: int  # pictures in it
 
 
-@dataclass(frozen=True)
-class Delivery:
-    data: bytes
-    content_type: str
-    report: Report
-
-
 def check(picture: Picture, mask: Image.Image | None, plan: Plan) -> None:
     """Refuse what the plan cannot do with this picture. Raises BadField."""
     check_format(plan.format, picture)
@@ -159,6 +141,29 @@ def optimize(
     ]
 
 
+def optimize_sizes(
+    works: Sequence[Sequence[Item]], models: Sequence[Any], device: torch.device, on_step: OnStep
+) -> list[list[Immunized]]:
+    """Several sizes of several pictures: all pictures of one size together, and one size after the other.
+
+    works: of each picture its items, of sizes in which all agree. on_step counts the steps of all sizes.
+    """
+    parts = list(zip(*works, strict=True))
+
+    def part(number: int) -> OnStep:
+        return lambda step, steps, losses: on_step(number * steps + step, len(parts) * steps, losses)
+
+    made = [optimize(items, models, device, part(number)) for number, items in enumerate(parts)]
+    return [list(each) for each in zip(*made, strict=True)]
+
+
+def loss(item: Item, picture: Image.Image, models: Sequence[Any], device: torch.device) -> float:
+    """The objective of the item's attack on that picture of its size. Raises OutOfMemory."""
+    with torch.no_grad(), enough_memory():
+        objective = _attack(item, models).objective(to_tensor(item.picture.pixels).to(device), _regions([item], device))
+        return float(objective.loss(to_tensor(picture).to(device)).item())
+
+
 def _attack(item: Item, models: Sequence[Any]) -> Attack:
     goal = item.plan.target or "gray" if item.target is None else to_tensor(item.target)
     return make_attack(item.plan, models, RECIPES[item.plan.method, item.plan.preset], goal)
@@ -171,71 +176,6 @@ def _regions(items: Sequence[Item], device: torch.device) -> Tensor | None:
         return None
     size = items[0].picture.size
     return torch.cat([to_tensor(mask or Image.new("L", size)) for mask in masks]).to(device)
-
-
-def encode(made: Immunized, models: Sequence[Any], device: torch.device) -> Delivery:
-    """The file of an immunized picture and its report, which is measured on that file, read back."""
-    item, picture, plan = made.item, made.item.picture, made.item.plan
-    data = write_picture(to_picture(made.image), picture, plan.format, quality=JPEG_QUALITY)
-    delivered = read_picture(data, max_pixels=picture.size[0] * picture.size[1]).pixels
-    loss_final, warnings = made.loss_final, []
-    if plan.format == "jpeg":
-        with torch.no_grad(), enough_memory():
-            objective = _attack(item, models).objective(to_tensor(picture.pixels).to(device), _regions([item], device))
-            loss_final = objective.loss(to_tensor(delivered).to(device)).item()
-        warnings.append(
-            f"JPEG at quality {JPEG_QUALITY} moves pixels beyond the budget and weakens the protection; these "
-            "figures are those of the JPEG itself. png and webp are lossless."
-        )
-    quality = compare(picture.pixels, delivered)
-    report = Report(
-        method=plan.method,
-        preset=plan.preset,
-        models=list(plan.models),
-        norm=plan.norm,
-        epsilon=plan.epsilon,
-        steps=plan.steps,
-        seed=plan.seed,
-        target=plan.target,
-        mask=item.mask is not None,
-        width=picture.size[0],
-        height=picture.size[1],
-        linf_255=quality.linf_255,
-        l2_255=quality.l2_255,
-        psnr_db=quality.psnr_db,
-        ssim=quality.ssim,
-        loss_initial=made.loss_initial,
-        loss_final=loss_final,
-        gradient_evaluations=made.gradient_evaluations,
-        seconds=round(made.seconds, 3),
-        batch=made.batch,
-        device=device_name(device),
-        version=version("immunize"),
-        prompts=list(plan.prompts),
-        denoising_steps=plan.denoising_steps,
-        gradient_steps=plan.gradient_steps,
-        repeats=plan.repeats,
-        masks=plan.masks,
-        losses=list(plan.losses),
-        order=plan.order,
-        warnings=warnings,
-    )
-    return Delivery(data, CONTENT_TYPES[plan.format], report)
-
-
-def deliver(
-    picture: Picture,
-    mask: Image.Image | None,
-    target: Image.Image | None,
-    plan: Plan,
-    models: Sequence[Any],
-    device: torch.device,
-    on_step: OnStep | None = None,
-) -> Delivery:
-    """Immunize one picture as planned."""
-    check(picture, mask, plan)
-    (made,) = optimize([Item(picture, plan, mask, target)], models, device, on_step)
-    return encode(made, models, device)
 
 
 def make_attack(plan: Plan, models: Sequence[Any], recipe: Recipe, target: str | Tensor) -> Attack:

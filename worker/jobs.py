@@ -6,7 +6,6 @@ its number there first: an attempt that was overtaken by another (its worker had
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,14 +16,18 @@ from typing import Any, Protocol
 import torch
 
 from service.contracts.errors import ImmunizeError, NotFound, NotReady
-from service.contracts.pictures import read_mask, read_picture
 from service.contracts.queue import End, JobQueue
-from service.contracts.records import Begun, Record, Records, StoredResult, now, place
+from service.contracts.records import Begun, Record, Records, StoredResult, now
+from service.contracts.renditions import Rendition
 from service.contracts.schemas import JobError, Status
 from service.contracts.settings import Settings
 from worker.core.pgd import OnStep
-from worker.immunization import Delivery, Immunized, Item, check, encode, optimize
+from worker.delivery import Delivery, encode
+from worker.immunization import Immunized, Item, optimize_sizes
+from worker.inputs import read_items
 from worker.metrics import WorkerMetrics
+from worker.results import finished, stored
+from worker.signing import Signer
 
 log = logging.getLogger(__name__)
 DEATHS = 2  # of workers that had a job in their hands, after which it is given no other
@@ -46,10 +49,11 @@ class Models(Protocol):
 
 @dataclass(eq=False)
 class Work:
-    """A job in this worker's hands."""
+    """A job in this worker's hands. Its items are the sizes that are made of its picture, the largest first."""
 
     record: Record
-    item: Item
+    items: tuple[Item, ...]
+    renditions: tuple[Rendition, ...] = ()
     begun: bool = False
     over: threading.Event = field(default_factory=threading.Event)  # nothing is to be delivered any more
     lock: threading.RLock = field(default_factory=threading.RLock)  # one change of the record at a time
@@ -65,10 +69,17 @@ class Engine:
     away) comes through from everything here: the caller tries again."""
 
     def __init__(
-        self, name: str, records: Records, queue: JobQueue, pool: Models, settings: Settings, metrics: WorkerMetrics
+        self,
+        name: str,
+        records: Records,
+        queue: JobQueue,
+        pool: Models,
+        settings: Settings,
+        metrics: WorkerMetrics,
+        signer: Signer | None = None,
     ) -> None:
         self._name, self._records, self._queue, self._pool = name, records, queue, pool
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics, self._signer = settings, metrics, signer
 
     def fetch(self, tenant: str, job_id: str) -> Work | None:
         """The job, with its pictures decoded; None where nothing is to be done, or no more than to end it."""
@@ -94,7 +105,7 @@ class Engine:
             return None
         with self._metrics.stage(record.plan.method, "fetch"):
             try:
-                return Work(record, self._item(record))
+                return Work(record, *read_items(self._records, record, self._settings.max_pixels))
             except NotReady:
                 raise
             except ImmunizeError as error:
@@ -125,38 +136,39 @@ class Engine:
         waited = (began - record.created_at).total_seconds()
         self._metrics.seconds.labels(record.plan.method, "queued").observe(waited)
 
-    def optimize(self, works: list[Work], on_step: OnStep) -> list[Immunized]:
-        """Together, and each for itself."""
+    def optimize(self, works: list[Work], on_step: OnStep) -> list[list[Immunized]]:
+        """Together, and each for itself: what was made of each one's items."""
         plan = works[0].record.plan
         models = self._pool.get_all(plan.models)
         with self._metrics.stage(plan.method, "optimize"):
-            made = optimize([work.item for work in works], models, self._pool.device, on_step)
+            made = optimize_sizes([work.items for work in works], models, self._pool.device, on_step)
         self._metrics.batch.observe(len(works))
-        gradients = sum(each.gradient_evaluations for each in made)
+        gradients = sum(each.gradient_evaluations for items in made for each in items)
         self._metrics.evaluations.labels(plan.method, ",".join(plan.models)).inc(gradients)
         return made
 
-    def encode(self, work: Work, made: Immunized) -> Delivery:
-        return encode(made, self._pool.get_all(work.record.plan.models), self._pool.device)
+    def encode(self, work: Work, made: Sequence[Immunized]) -> list[Delivery]:
+        models = self._pool.get_all(work.record.plan.models)
+        return [encode(each, models, self._pool.device, self._signer) for each in made]
 
-    def finish(self, work: Work, delivery: Delivery) -> None:
-        """Store the result under its content's hash, and then the record that says so, unless the job has ended."""
-        record, digest = work.record, hashlib.sha256(delivery.data).hexdigest()
-        result = StoredResult(
-            key=place(record, digest), sha256=digest, content_type=delivery.content_type, bytes=len(delivery.data)
-        )
+    def finish(self, work: Work, deliveries: Sequence[Delivery]) -> None:
+        """Store results under their contents' hashes, and then the record that says so, unless the job has ended."""
+        record = work.record
+        results = [stored(record, delivery) for delivery in deliveries]
         with work.lock, self._metrics.stage(record.plan.method, "store"):
             if not self._ours(work):
                 return
-            self._records.store.put(result.key, delivery.data, delivery.content_type)
+            for result, delivery in zip(results, deliveries, strict=True):
+                self._records.store.put(result.key, delivery.data, delivery.content_type)
             end = self._decided(record, "finished")
             if not self._ours(work):  # all this may have taken long
-                self._take_back(record, result.key)
+                self._take_back(record, results)
             elif end == "canceled":
-                self._records.store.delete(result.key)
+                for result in results:
+                    self._records.store.delete(result.key)
                 self._end(record, "canceled")
             else:
-                self._end(record.model_copy(update={"result": result, "report": delivery.report}), "finished")
+                self._end(finished(record, work.renditions, results, deliveries), "finished")
 
     def fail(self, work: Work, error: JobError) -> None:
         with work.lock:
@@ -191,16 +203,6 @@ class Engine:
         self._metrics.retries.inc()
         return True
 
-    def _item(self, record: Record) -> Item:
-        limit = self._settings.max_pixels
-        picture = read_picture(self._input(record, "image"), max_pixels=limit)
-        mask = read_mask(self._input(record, "mask"), picture.size, max_pixels=limit) if record.mask else None
-        target = None
-        if record.plan.target == "image":
-            target = read_picture(self._input(record, "target"), max_pixels=limit, field="target_image").pixels
-        check(picture, mask, record.plan)
-        return Item(picture, record.plan, mask, target)
-
     def _ours(self, work: Work) -> bool:
         """Whether the job is still this attempt's: it has not ended, and no other attempt began since."""
         try:
@@ -214,16 +216,18 @@ class Engine:
             log.warning("job %s has ended or went on elsewhere; what was made of it here is dropped", work.record.id)
         return ours
 
-    def _take_back(self, record: Record, result: str) -> None:
-        """Delete a result that was stored in vain. While another attempt goes on, it is left to that one's end: it may
-        store the very same."""
-        try:
+    def _take_back(self, record: Record, results: Sequence[StoredResult]) -> None:
+        """Delete results that were stored in vain. While another attempt goes on, they are left to that one's end: it
+        may store the very same."""
+        kept = set[str]()
+        with suppress(NotFound):
             there = self._records.load(record.tenant, record.id)
-        except NotFound:
-            self._records.store.delete(result)
-            return
-        if there.ended and (there.result is None or there.result.key != result):
-            self._records.store.delete(result)
+            if not there.ended:
+                return
+            kept = there.delivered
+        for result in results:
+            if result.key not in kept:
+                self._records.store.delete(result.key)
 
     def _decided(self, record: Record, end: End) -> End:
         """How the job ends. What was canceled is not finished, even where Redis has forgotten or is away."""
@@ -243,9 +247,6 @@ class Engine:
         if record.ended_at is not None:
             total = (record.ended_at - record.created_at).total_seconds()
             self._metrics.seconds.labels(plan.method, "total").observe(total)
-
-    def _input(self, record: Record, name: str) -> bytes:
-        return self._records.store.get(place(record, name))
 
 
 def _told(error: ImmunizeError) -> JobError:

@@ -188,16 +188,16 @@ class EngineWorker(SimpleWorker):
 
     # storing
 
-    def _store(self, works: Sequence[Work], made: Sequence[Immunized]) -> None:
+    def _store(self, works: Sequence[Work], made: Sequence[Sequence[Immunized]]) -> None:
         """In the background; at most one batch is stored while the next is under way."""
         wait(self._storing)
         self._storing = [self._storers.submit(self._deliver, *pair) for pair in zip(works, made, strict=True)]
 
-    def _deliver(self, work: Work, made: Immunized) -> None:
+    def _deliver(self, work: Work, made: Sequence[Immunized]) -> None:
         if work.over.is_set():
             return
         try:
-            delivery = self._engine.encode(work, made)
+            deliveries = self._engine.encode(work, made)
         except ImmunizeError as error:
             told = JobError(type=error.type, detail=error.detail)
             self._settle(work, lambda work: self._engine.fail(work, told))
@@ -205,7 +205,7 @@ class EngineWorker(SimpleWorker):
             log.exception("the result of job %s cannot be encoded", work.record.id)
             self._retry(work, repr(error))
         else:
-            self._settle(work, lambda work: self._engine.finish(work, delivery))
+            self._settle(work, lambda work: self._engine.finish(work, deliveries))
 
     def _later(self, works: Sequence[Work], end: Callable[[Work], None]) -> None:
         for work in works:

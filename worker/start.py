@@ -22,6 +22,7 @@ from worker.jobs import Engine
 from worker.metrics import WorkerMetrics
 from worker.models.pool import Pool, pick_device
 from worker.runner import EngineWorker
+from worker.signing import load_signer
 
 
 def run_worker(settings: Settings, parent: int | None = None) -> None:
@@ -36,7 +37,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     if settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         start_http_server(settings.metrics_port)
     name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-    engine = Engine(name, records, queue, pool, settings, metrics)
+    engine = Engine(name, records, queue, pool, settings, metrics, load_signer(settings))
     reconciler = Reconciler(
         records,
         queue,

@@ -14,18 +14,21 @@ class ImmunizeError(Exception):
     """Something went wrong that a caller can be told of.
 
     `detail` says what was wrong and what would be right; it never holds a path, a key or a trace. `field` names the
-    form field or option at fault, if one is.
+    form field or option at fault, if one is. `retry_after` (seconds) and `challenge` go out as headers.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
 
-    def __init__(self, detail: str, *, field: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self, detail: str, *, field: str | None = None, retry_after: int | None = None, challenge: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.field = field
         self.retry_after = retry_after
+        self.challenge = challenge
 
 
 class InputError(ImmunizeError):
@@ -58,6 +61,18 @@ class ModelMissing(BadField):
     title = "The model's weights are not here"
 
 
+class Unauthenticated(ImmunizeError):
+    status = 401
+    type = "unauthenticated"
+    title = "A key is needed"
+
+
+class Forbidden(ImmunizeError):
+    status = 403
+    type = "forbidden"
+    title = "The key may not do this"
+
+
 class NotFound(ImmunizeError):
     status = 404
     type = "not-found"
@@ -88,6 +103,23 @@ class QueueFull(ImmunizeError):
     title = "The queue is full"
 
 
+class TooFast(ImmunizeError):
+    status = 429
+    type = "too-fast"
+    title = "Too many requests"
+
+
+class OverQuota(ImmunizeError):
+    status = 429
+    type = "over-quota"
+    title = "The day's quota is used up"
+
+
+class ShareFull(QueueFull):
+    type = "share-full"
+    title = "The tenant's share of the queue is full"
+
+
 class NotReady(ImmunizeError):
     status = 503
     type = "not-ready"
@@ -97,6 +129,11 @@ class NotReady(ImmunizeError):
 class OutOfMemory(ImmunizeError):
     type = "out-of-memory"
     title = "The device ran out of memory"
+
+
+class SigningFailed(ImmunizeError):
+    type = "signing-failed"
+    title = "The file could not be signed"
 
 
 class JobTimeout(ImmunizeError):

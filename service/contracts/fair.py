@@ -53,6 +53,14 @@ end
 local function forget(id)
   redis.call('DEL', 'rq:job:' .. id, 'immunize:progress:' .. id, 'immunize:end:' .. id)
 end
+local function sort(queue, most)
+  for _ = 1, most do
+    local id = redis.call('LPOP', 'rq:queue:' .. queue)
+    if not id then break end
+    local _, tenant, entry = about(id)
+    if tenant then put(queue, tenant, entry, false) end
+  end
+end
 local function again(id)
   local queue, tenant, entry = about(id)
   if not queue then return 0 end
@@ -74,12 +82,7 @@ local function fitting(queue, tenant)
 end
 for index = 8, #ARGV do
   local queue = ARGV[index]
-  for _ = 1, tonumber(ARGV[7]) do
-    local id = redis.call('LPOP', 'rq:queue:' .. queue)
-    if not id then break end
-    local _, tenant, entry = about(id)
-    if tenant then put(queue, tenant, entry, false) end
-  end
+  sort(queue, tonumber(ARGV[7]))
   local more = true
   while more and #taken < most do
     more = false

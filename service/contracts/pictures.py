@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
+from service.contracts.embedded import NOTHING, Embedded, find_embedded, orientation, saving
 from service.contracts.errors import BadField, NotAnImage, TooLarge
 
 READ = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
@@ -19,15 +20,28 @@ READ_SENTENCE = "PNG, JPEG, WebP, AVIF, TIFF, BMP or a one-frame GIF"
 SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 CONTENT_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 LONGEST_SIDES = {"webp": 16383, "jpeg": 65500}  # of the formats, or of their libraries
+MAX_PROFILE = 4 * 2**20  # bytes; a JPEG holds 16 MB, and real ones have one at most
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A still picture, upright: `pixels` in mode RGB, `alpha` in mode L or None, an RGB ICC profile or None."""
+    """A still picture, upright: `pixels` in mode RGB, `alpha` in mode L or None, an RGB ICC profile or None, and what
+    its file says about it, unchecked. `profile_dropped`: it had a profile that is none."""
 
     pixels: Image.Image
     alpha: Image.Image | None = None
     icc_profile: bytes | None = None
+    embedded: Embedded = NOTHING
+    profile_dropped: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -40,12 +54,14 @@ def read_picture(data: bytes, *, max_pixels: int, field: str = "image") -> Pictu
 
     Raises NotAnImage (not a format we read, or more than one frame), TooLarge (more than `max_pixels`), BadField
     (damaged). 16-bit grey is scaled to 8 bits; CMYK and grey ICC profiles are applied (to sRGB), RGB ones are kept.
+    EXIF that cannot be read turns nothing.
     """
     source = _header(data, max_pixels, field)
     try:
         source.load()
-        upright = ImageOps.exif_transpose(source)
-        return _canonical(upright, upright.info.get("icc_profile"), field)
+        turn = UPRIGHT.get(orientation(source))
+        picture = _canonical(source if turn is None else source.transpose(turn), source.info.get("icc_profile"), field)
+        return replace(picture, embedded=find_embedded(source, data))
     except NotAnImage:
         raise
     except MemoryError:
@@ -98,8 +114,10 @@ def check_mask(mask: Image.Image | None, *, needed: bool) -> None:
         raise BadField(f"mask: it covers the whole picture, and {why}; leave some of it black", field="mask")
 
 
-def write_picture(pixels: Image.Image, like: Picture, format: str, *, quality: int = 95) -> bytes:
-    """Encode RGB `pixels` with the alpha and ICC profile of `like`; png and webp are lossless, jpeg is not.
+def write_picture(
+    pixels: Image.Image, like: Picture, format: str, *, quality: int = 95, metadata: Embedded = NOTHING
+) -> bytes:
+    """Encode RGB `pixels` with the alpha and ICC profile of `like`, and `metadata`; png and webp are lossless.
 
     jpeg is written 4:4:4 at `quality` and cannot hold alpha.
     """
@@ -107,23 +125,22 @@ def write_picture(pixels: Image.Image, like: Picture, format: str, *, quality: i
         pixels = pixels.convert("RGBA")
         pixels.putalpha(like.alpha)
     out = io.BytesIO()
-    profile = {"icc_profile": like.icc_profile} if like.icc_profile else {}
+    options = saving(metadata, format) | {"icc_profile": like.icc_profile}  # even None: else Pillow looks for another
     if format == "png":
-        pixels.save(out, "PNG", **profile)
+        pixels.save(out, "PNG", **options)
     elif format == "webp":
-        pixels.save(out, "WEBP", lossless=True, exact=True, **profile)
+        pixels.save(out, "WEBP", lossless=True, exact=True, **options)
     else:
-        pixels.save(out, "JPEG", quality=quality, subsampling=0, **profile)
+        pixels.save(out, "JPEG", quality=quality, subsampling=0, **options)
     return out.getvalue()
 
 
-def check_format(format: str, picture: Picture) -> None:
-    """Refuse a delivery format that cannot hold this picture."""
-    longest = LONGEST_SIDES.get(format)
-    if longest is not None and max(picture.size) > longest:
+def check_format(format: str, picture: Picture, size: tuple[int, int] | None = None) -> None:
+    """Refuse a delivery format that cannot hold this picture, at that `size` if it is another than its own."""
+    longest, (width, height) = LONGEST_SIDES.get(format), size or picture.size
+    if longest is not None and max(width, height) > longest:
         raise BadField(
-            f"format: {format} holds at most {longest} pixels a side and the image is "
-            f"{picture.size[0]}x{picture.size[1]}; ask for png",
+            f"format: {format} holds at most {longest} pixels a side and the image is {width}x{height}; ask for png",
             field="format",
         )
     if format == "jpeg" and picture.alpha is not None:
@@ -138,7 +155,7 @@ def _header(data: bytes, max_pixels: int, field: str) -> Image.Image:
         raise NotAnImage(f"{field}: the file is empty; send {READ_SENTENCE}", field=field)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is judged below
+            warnings.simplefilter("ignore")  # our own limit is judged below; metadata that is odd is no news here
             source = Image.open(io.BytesIO(data), formats=READ)
     except Image.DecompressionBombError:
         raise TooLarge(
@@ -185,9 +202,24 @@ def _canonical(source: Image.Image, profile: bytes | None, field: str) -> Pictur
         alpha = source.getchannel("A")
         if alpha.getextrema() == (255, 255):
             alpha = None
+    dropped = bool(profile) and not _is_profile(profile)
+    if dropped:
+        profile = None
     if profile and profile[16:20] != b"RGB ":
         source, profile = _to_srgb(source, profile), None
-    return Picture(source.convert("RGB"), alpha, profile)
+    pixels = source.convert("RGB")
+    pixels.info = {}  # what Pillow would write into the next file
+    return Picture(pixels, alpha, profile, profile_dropped=dropped)
+
+
+def _is_profile(profile: object) -> bool:
+    """Whether it has the size and the mark that its header must have."""
+    return (
+        isinstance(profile, bytes)
+        and 128 < len(profile) <= MAX_PROFILE
+        and profile[36:40] == b"acsp"
+        and int.from_bytes(profile[:4], "big") <= len(profile)
+    )
 
 
 def _to_srgb(source: Image.Image, profile: bytes) -> Image.Image:

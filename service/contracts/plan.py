@@ -6,7 +6,6 @@ Gateway, worker and command line all come through here, so that the same wrong v
 from __future__ import annotations
 
 import math
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -14,10 +13,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict
 
 from service.contracts.catalog import METHODS, Loss, Masks, Method, Model, Norm, Order, Preset
+from service.contracts.delivery import DELIVERY, DataMining, ExifPolicy, make_delivery
 from service.contracts.errors import BadField, shown
+from service.contracts.words import integer, word
 
-FORMATS = ("png", "webp", "jpeg")
-COMMON = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", "format")
+COMMON = ("method", "models", "preset", "norm", "epsilon", "steps", "seed", "target", *DELIVERY)
 SOME = tuple(dict.fromkeys(name for method in METHODS.values() for name in method.takes))  # have these fields
 FIELDS = (*COMMON, *SOME)
 MASKS: tuple[Masks, ...] = get_args(Masks)
@@ -33,8 +33,8 @@ MAX_RADIUS = 1e6  # an L2 radius in /255: beyond the diagonal of a 50-megapixel 
 
 
 class Plan(BaseModel):
-    """What will be done, with nothing left open. `epsilon` in /255; for `l2` it is the radius times 255. What stands
-    after `format` is for methods that take it."""
+    """What will be done, with nothing left open. `epsilon` in /255; for `l2` it is the radius times 255. `quality` is
+    for jpeg alone. What stands after `sizes` is for methods that take it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,6 +47,11 @@ class Plan(BaseModel):
     seed: int
     target: str | None
     format: str
+    quality: int | None = None
+    exif: ExifPolicy = "strip-location"
+    data_mining: DataMining = "none"
+    sign: bool = False
+    sizes: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     denoising_steps: int | None = None
     gradient_steps: int | None = None
@@ -67,7 +72,7 @@ def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_
             raise BadField(f"{name}: no such field; there are {', '.join(FIELDS)}", field=name)
     method = _choice("method", fields.get("method", "encoder"), METHODS)
     preset = method.preset(fields.get("preset"))
-    norm = _word("norm", fields.get("norm", preset.norm), ("linf", "l2"))
+    norm = word("norm", fields.get("norm", preset.norm), ("linf", "l2"))
     if norm != preset.norm and "epsilon" not in fields:
         raise BadField(
             f"epsilon: preset {preset.name} has its budget in {preset.norm}; with norm {norm} say epsilon too "
@@ -81,9 +86,9 @@ def make_plan(fields: Mapping[str, str], models: Mapping[str, Model], *, target_
         norm="l2" if norm == "l2" else "linf",
         epsilon=_epsilon(fields["epsilon"], norm) if "epsilon" in fields else preset.epsilon,
         steps=_steps(fields["steps"], method) if "steps" in fields else preset.steps,
-        seed=_integer("seed", fields["seed"], 0, MAX_SEED) if "seed" in fields else secrets.randbelow(2**53),
+        seed=integer("seed", fields["seed"], 0, MAX_SEED) if "seed" in fields else secrets.randbelow(2**53),
         target=_target(fields.get("target"), method, preset, target_image),
-        format=_word("format", fields.get("format", "png"), FORMATS),
+        **make_delivery(fields),
         **_some(fields, method, preset),
     )
 
@@ -94,7 +99,7 @@ def _some(fields: Mapping[str, str], method: Method, preset: Preset) -> dict[str
         if name in fields and name not in method.takes:
             raise BadField(f"{name}: {method.name} takes none; leave the field out", field=name)
     chosen: dict[str, Any] = {
-        name: _integer(name, fields[name], 1, most) if name in fields else getattr(preset, name)
+        name: integer(name, fields[name], 1, most) if name in fields else getattr(preset, name)
         for name, most in (
             ("denoising_steps", MAX_DENOISING),
             ("gradient_steps", MAX_DENOISING),
@@ -111,13 +116,13 @@ def _some(fields: Mapping[str, str], method: Method, preset: Preset) -> dict[str
             )
         chosen["gradient_steps"] = chosen["denoising_steps"]
     if "masks" in method.takes:
-        chosen["masks"] = _word("masks", fields.get("masks", preset.masks or MASKS[0]), MASKS)
+        chosen["masks"] = word("masks", fields.get("masks", preset.masks or MASKS[0]), MASKS)
     if "prompt" in method.takes:
         chosen["prompts"] = _prompts(fields.get("prompt", ""))
     if "losses" in method.takes:
         chosen["losses"] = _losses(fields.get("losses", ",".join(LOSSES)))
     if "order" in method.takes:
-        chosen["order"] = _word("order", fields.get("order", ORDERS[0]), ORDERS)
+        chosen["order"] = word("order", fields.get("order", ORDERS[0]), ORDERS)
     return chosen
 
 
@@ -125,7 +130,7 @@ def _losses(text: str) -> tuple[str, ...]:
     """In the order of LOSSES, however they were named."""
     named = [name.strip() for name in text.split(",") if name.strip()]
     for name in named or [""]:
-        _word("losses", name, LOSSES)
+        word("losses", name, LOSSES)
     return tuple(loss for loss in LOSSES if loss in named)
 
 
@@ -143,12 +148,6 @@ def _choice(field: str, name: str, known: Mapping[str, Method]) -> Method:
     if name not in known:
         raise BadField(f"{field}: there is no {field} {shown(name)}; there are {', '.join(known)}", field=field)
     return known[name]
-
-
-def _word(field: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise BadField(f"{field}: {shown(value)} is not one of {', '.join(known)}", field=field)
-    return value
 
 
 def _models(text: str | None, method: Method, known: Mapping[str, Model]) -> tuple[str, ...]:
@@ -193,13 +192,7 @@ def _epsilon(text: str, norm: str) -> float:
 def _steps(text: str, method: Method) -> int:
     if not method.takes_steps:
         raise BadField(f"steps: {method.name} takes no steps; leave the field out", field="steps")
-    return _integer("steps", text, 1, MAX_STEPS)
-
-
-def _integer(field: str, text: str, least: int, most: int) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text.strip()) or not least <= int(text) <= most:
-        raise BadField(f"{field}: {shown(text)} is not a whole number from {least} to {most}", field=field)
-    return int(text)
+    return integer("steps", text, 1, MAX_STEPS)
 
 
 def _target(name: str | None, method: Method, preset: Preset, target_image: bool) -> str | None:
@@ -215,4 +208,4 @@ def _target(name: str | None, method: Method, preset: Preset, target_image: bool
         return "image"
     if name == "image":
         raise BadField("target: 'image' needs the picture itself; send it as target_image", field="target")
-    return _word("target", name or method.targets[0], named)
+    return word("target", name or method.targets[0], named)

@@ -38,6 +38,12 @@ class StoredResult(BaseModel):
     bytes: int
 
 
+class StoredRendition(BaseModel):
+    name: str
+    result: StoredResult
+    report: Report
+
+
 class Begun(BaseModel):
     """An attempt at a job."""
 
@@ -64,10 +70,17 @@ class Record(BaseModel):
     error: JobError | None = None
     result: StoredResult | None = None
     report: Report | None = None
+    renditions: list[StoredRendition] = []  # where sizes were asked for; the largest of them is the result
 
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def delivered(self) -> set[str]:
+        """The keys of its results."""
+        first = [] if self.result is None else [self.result]
+        return {result.key for result in (*first, *(each.result for each in self.renditions))}
 
 
 class Records:
@@ -162,8 +175,7 @@ class Records:
     def sweep(self, record: Record) -> None:
         """Delete what an attempt that was overtaken left beside the record."""
         kept = {place(record, name) for name in ("job.json", "image", "mask", "target", "cancel", BESIDE_RECORD)}
-        if record.result is not None:
-            kept.add(record.result.key)
+        kept |= record.delivered
         for stored in list(self.store.keys(place(record, ""))):
             if stored not in kept:
                 self.store.delete(stored)

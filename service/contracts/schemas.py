@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contracts.catalog import Loss, Masks, Norm, Order, Priority
+from service.contracts.delivery import DataMining, ExifPolicy
 
 Status = Literal["queued", "running", "finished", "failed", "canceled"]
 WebhookState = Literal["pending", "delivered", "failed", "disabled"]
@@ -48,6 +49,10 @@ class Report(BaseModel):
     masks: Masks | None = None
     losses: Annotated[list[Loss], Field(description="those of the backdoor's losses that were taken")] = []
     order: Annotated[Order | None, Field(description="how several models were taken; backdoor")] = None
+    quality: Annotated[int | None, Field(description="of a jpeg")] = None
+    exif: Annotated[ExifPolicy | None, Field(description="what became of EXIF, XMP and IPTC")] = None
+    data_mining: Annotated[DataMining, Field(description="the reservation that was written")] = "none"
+    signed: Annotated[bool, Field(description="whether a C2PA manifest was put in, signed")] = False
     warnings: list[str] = []
 
 
@@ -67,6 +72,19 @@ class Result(BaseModel):
     sha256: str
     content_type: str
     bytes: int
+
+
+class JobRendition(BaseModel):
+    """One of the sizes that were asked for."""
+
+    name: Annotated[str, Field(description="as `sizes` has it")]
+    width: int
+    height: int
+    url: str
+    sha256: str
+    content_type: str
+    bytes: int
+    report: Report
 
 
 class Links(BaseModel):
@@ -109,6 +127,9 @@ class Job(BaseModel):
     error: JobError | None = None
     result: Result | None = None
     report: Report | None = None
+    renditions: Annotated[
+        list[JobRendition], Field(description="where `sizes` were asked for; `result` is the largest of them")
+    ] = []
     links: Links
     metadata: dict[str, Any] = {}
     webhook: Annotated[Webhook | None, Field(description="null without webhook_url, and inside of webhooks")] = None

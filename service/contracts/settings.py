@@ -44,6 +44,21 @@ class Settings(BaseSettings):
     ] = None
     max_upload_bytes: Annotated[int, Field(ge=1024, description="largest request body, in bytes")] = 64 * 2**20
     max_pixels: Annotated[int, Field(ge=1, le=170_000_000, description="largest picture, in pixels")] = 50_000_000
+    api_keys_file: Annotated[
+        Path | None, Field(description="API keys, by `immunize keys`; unset: only clients on this machine are served")
+    ] = None
+    allow_anonymous: Annotated[
+        bool, Field(description="where there are no API keys: serve whoever comes, from anywhere")
+    ] = False
+    tenant_rate: Annotated[
+        float, Field(ge=0, le=100_000, description="requests a second of one tenant; 0: any number")
+    ] = 500.0
+    tenant_daily: Annotated[
+        int, Field(ge=0, le=10**12, description="pictures a day (UTC) taken of one tenant; 0: any number")
+    ] = 1_000_000
+    tenant_waiting: Annotated[
+        int, Field(ge=0, le=10**12, description="jobs of one tenant that may wait; 0: any number")
+    ] = 5000
     max_queue_depth: Annotated[int, Field(ge=1, description="jobs that may wait; more are answered 429")] = 10_000
     result_ttl: Annotated[int, Field(ge=60, description="seconds Redis remembers an ended job")] = 86_400
     job_timeout: Annotated[int, Field(ge=1, description="seconds one job may run")] = 900
@@ -79,6 +94,15 @@ class Settings(BaseSettings):
         Field(description="private networks that webhooks may go to, and by http, like 10.1.0.0/16,fd12::/16"),
     ] = ()
     device: Annotated[str, Field(description="torch device of a worker: auto, cpu, cuda, cuda:1")] = "auto"
+    c2pa_certificate: Annotated[
+        Path | None, Field(description="PEM chain to sign results with; the gateway only asks whether it is set")
+    ] = None
+    c2pa_key: Annotated[Path | None, Field(description="its private key, PEM of PKCS#8; workers need it")] = None
+    c2pa_algorithm: Annotated[
+        Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"],
+        Field(description="the key's algorithm"),
+    ] = "es256"
+    c2pa_timestamp_url: Annotated[str | None, Field(description="time-stamp server of signatures; unset: none")] = None
     metrics_port: Annotated[int, Field(ge=0, le=65535, description="port of a worker's own /metrics; 0: none")] = 9464
 
     @field_validator("store_url")

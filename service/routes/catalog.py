@@ -6,9 +6,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from service.contracts.catalog import DEFAULT_MODEL, METHODS, Ability, Method
+from service.contracts.delivery import DATA_MINING, EXIF_POLICIES, FORMATS
 from service.contracts.pictures import READ
-from service.contracts.plan import FORMATS, MAX_STEPS
-from service.dependencies import TheHouse
+from service.contracts.plan import MAX_STEPS
+from service.contracts.renditions import MAX_RENDITIONS
+from service.dependencies import Reading, TheHouse
 from service.problems import documented
 
 router = APIRouter(tags=["catalog"])
@@ -32,6 +34,10 @@ class Limits(BaseModel):
     max_queue_depth: int
     reads: tuple[str, ...]
     formats: tuple[str, ...]
+    exif: tuple[str, ...]
+    data_mining: tuple[str, ...]
+    max_sizes: int
+    signing: bool
 
 
 class Catalog(BaseModel):
@@ -42,7 +48,11 @@ class Catalog(BaseModel):
 
 
 @router.get(
-    "/catalog", operation_id="get_catalog", summary="Methods, presets, models, limits", responses=documented(503)
+    "/catalog",
+    operation_id="get_catalog",
+    summary="Methods, presets, models, limits",
+    responses=documented(503),
+    dependencies=[Reading],
 )
 def get_catalog(house: TheHouse) -> Catalog:
     """A model that is not present can be listed but not asked for; `how_to_get` says what its operator must do."""
@@ -71,5 +81,9 @@ def get_catalog(house: TheHouse) -> Catalog:
             max_queue_depth=settings.max_queue_depth,
             reads=READ,
             formats=FORMATS,
+            exif=EXIF_POLICIES,
+            data_mining=DATA_MINING,
+            max_sizes=MAX_RENDITIONS,
+            signing=settings.c2pa_certificate is not None,
         ),
     )

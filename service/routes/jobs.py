@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import RedirectResponse
 
-from service.contracts.errors import AlreadyEnded, NotFinished
+from service.contracts.errors import AlreadyEnded, NotFinished, NotFound, shown
 from service.contracts.pictures import CONTENT_TYPES
-from service.contracts.records import Record
-from service.contracts.schemas import Job, Links, Result
-from service.dependencies import House, Tenant, TheHouse
+from service.contracts.records import Record, StoredResult
+from service.contracts.schemas import Job, JobRendition, Links, Result
+from service.dependencies import Canceler, House, Reader, TheHouse
 from service.problems import documented
 from service.webhooks.view import webhook_view
 
@@ -22,10 +22,11 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
     307: {"description": "a redirect to the stored picture"},
 }
 IfNoneMatch = Annotated[str | None, Header()]
+Size = Annotated[str | None, Query(description="a name of the job's `renditions`; default: the largest")]
 
 
 @router.get("/{job_id}", operation_id="get_job", summary="A job", response_model=Job, responses=documented(404, 503))
-def get_job(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneMatch = None) -> Response:
+def get_job(job_id: str, house: TheHouse, tenant: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Its state, progress, report and result. Answers 304 to an `If-None-Match` that still holds."""
     body = job_view(house, house.records.load(tenant, job_id)).model_dump_json(by_alias=True).encode()
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -39,17 +40,20 @@ def get_job(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneM
     response_class=Response,
     responses=_PICTURE | documented(404, 409, 503),
 )
-def get_image(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNoneMatch = None) -> Response:
+def get_image(
+    job_id: str, house: TheHouse, tenant: Reader, size: Size = None, if_none_match: IfNoneMatch = None
+) -> Response:
     """The delivered bytes, or a redirect to a presigned address where the operator chose so."""
     record = house.records.load(tenant, job_id)
     if record.result is None:
         raise NotFinished(f"the job is {record.status}; its picture is here once it has finished")
+    result = record.result if size is None else _rendition(record, size)
     seconds = house.settings.presign_seconds
-    address = house.records.store.url(record.result.key, seconds) if seconds else None
+    address = house.records.store.url(result.key, seconds) if seconds else None
     if address is not None:
         return RedirectResponse(address, 307)
-    data = house.records.store.get(record.result.key)
-    return _tagged(data, record.result.content_type, f'"{record.result.sha256}"', if_none_match, "private, immutable")
+    data = house.records.store.get(result.key)
+    return _tagged(data, result.content_type, f'"{result.sha256}"', if_none_match, "private, immutable")
 
 
 @router.post(
@@ -60,7 +64,7 @@ def get_image(job_id: str, house: TheHouse, tenant: Tenant, if_none_match: IfNon
     response_model=Job,
     responses=documented(404, 409, 503),
 )
-def cancel_job(job_id: str, house: TheHouse, tenant: Tenant) -> Job:
+def cancel_job(job_id: str, house: TheHouse, tenant: Canceler) -> Job:
     """A job that waits is canceled at once; one that runs stops within a step. 409 once it has ended, or is just being
     delivered."""
     record = house.records.load(tenant, job_id)
@@ -105,10 +109,29 @@ def job_view(house: House, record: Record) -> Job:
         if stored is None
         else Result(url=f"{here}/image", sha256=stored.sha256, content_type=stored.content_type, bytes=stored.bytes),
         report=record.report,
+        renditions=[
+            JobRendition(
+                name=each.name,
+                width=each.report.width,
+                height=each.report.height,
+                url=f"{here}/image?size={each.name}",
+                report=each.report,
+                **each.result.model_dump(include={"sha256", "content_type", "bytes"}),
+            )
+            for each in record.renditions
+        ],
         links=Links(itself=here, image=f"{here}/image", cancel=f"{here}/cancel"),
         metadata=record.metadata,
         webhook=webhook_view(house.records, record),
     )
+
+
+def _rendition(record: Record, name: str) -> StoredResult:
+    for each in record.renditions:
+        if each.name == name:
+            return each.result
+    names = ", ".join(each.name for each in record.renditions) or "the one, without size"
+    raise NotFound(f"the job has no picture of size {shown(name)}; it has {names}")
 
 
 def _tagged(body: bytes, media_type: str, tag: str, if_none_match: str | None, caching: str) -> Response:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.contracts.store import Missing
-from service.dependencies import TheHouse
+from service.dependencies import TheHouse, Watching
 from service.problems import documented
 
 router = APIRouter(tags=["operations"])
@@ -29,6 +29,14 @@ def get_ready(house: TheHouse) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", operation_id="get_metrics", summary="Prometheus text", response_class=Response)
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Prometheus text",
+    response_class=Response,
+    responses=documented(401, 403),
+    dependencies=[Watching],
+)
 def get_metrics(house: TheHouse) -> Response:
+    """For whoever is on this machine, or has a key with the scope `metrics`."""
     return Response(house.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from service.contracts.errors import NoWebhook
 from service.contracts.schemas import Event, Job
-from service.dependencies import Tenant, TheHouse
+from service.dependencies import Submitter, TheHouse
 from service.problems import documented
 from service.routes.jobs import job_view
 
@@ -22,7 +22,7 @@ events = APIRouter()  # what we send, not what we answer
     response_model=Job,
     responses=documented(404, 409, 503),
 )
-def replay_webhook(job_id: str, house: TheHouse, tenant: Tenant) -> Job:
+def replay_webhook(job_id: str, house: TheHouse, tenant: Submitter) -> Job:
     """It is sent at once, whatever became of it, with the same `webhook-id` and as many retries as the first time. An
     address that once answered 410 Gone is tried too, and gets webhooks again if it now accepts one. 409 where the job
     has not ended or has no `webhook_url`."""

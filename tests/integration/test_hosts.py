@@ -63,6 +63,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         "IMMUNIZE_STORE_URL": store.root.as_uri(),
         "IMMUNIZE_MODELS_FILE": str(write_registry(tmp_path / "models.toml", PAUSE)),
         "IMMUNIZE_DEVICE": "cpu",
+        "IMMUNIZE_ALLOW_ANONYMOUS": "true",
         "IMMUNIZE_METRICS_PORT": "0",
         "IMMUNIZE_LEASE_SECONDS": f"{LEASE:g}",
         "IMMUNIZE_RECONCILE_SECONDS": "1",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from fastapi.testclient import TestClient
 from PIL import Image, ImageChops
 
 from service.app import create_app
@@ -15,7 +14,7 @@ from service.contracts.records import Records
 from service.contracts.settings import Settings
 from service.contracts.store import open_store
 from tests.burst import burst
-from tests.helpers import opened, png
+from tests.helpers import on_this_machine, opened, png
 
 
 def test_a_job_through_a_bucket_survives_a_wiped_redis(
@@ -23,7 +22,7 @@ def test_a_job_through_a_bucket_survives_a_wiped_redis(
 ) -> None:
     here = s3("some/prefix", **settings.model_dump(include={"redis_url", "models_file", "device", "metrics_port"}))
     store = open_store(here)
-    with TestClient(create_app(here)) as gateway, connect(here) as connection:
+    with on_this_machine(create_app(here)) as gateway, connect(here) as connection:
         assert gateway.get("/readyz").status_code == 200
         answer = gateway.post(
             "/immunize",

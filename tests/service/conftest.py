@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from service.app import create_app
 from service.contracts.settings import Settings
-from tests.helpers import png
+from tests.helpers import on_this_machine, png
+from tests.service.keys import SOMEWHERE, KeyFile
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def open_gateway(settings: Settings) -> Iterator[Callable[..., TestClient]]:
 
         def opened(**changed: Any) -> TestClient:
             app = create_app(settings.model_copy(update=changed))
-            return stack.enter_context(TestClient(app, raise_server_exceptions=False, follow_redirects=False))
+            return stack.enter_context(on_this_machine(app, raise_server_exceptions=False, follow_redirects=False))
 
         yield opened
 
@@ -35,3 +37,25 @@ def gateway(open_gateway: Callable[..., TestClient]) -> TestClient:
 @pytest.fixture
 def image(photograph: Image.Image) -> bytes:
     return png(photograph)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFile:
+    """An empty key file."""
+    return KeyFile(tmp_path / "keys.jsonl")
+
+
+@pytest.fixture
+def keyed(settings: Settings, keys: KeyFile, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TestClient]]:
+    """Opens a gateway that uses the key file, with some settings changed, for a client on another machine. It looks at
+    the file each time."""
+    monkeypatch.setattr("service.keyring.LOOK_SECONDS", 0)
+    with ExitStack() as stack:
+
+        def opened(**changed: Any) -> TestClient:
+            app = create_app(settings.model_copy(update={"api_keys_file": keys.path} | changed))
+            return stack.enter_context(
+                TestClient(app, raise_server_exceptions=False, follow_redirects=False, client=SOMEWHERE)
+            )
+
+        yield opened

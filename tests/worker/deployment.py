@@ -24,7 +24,7 @@ from service.contracts.settings import Settings
 from service.contracts.store import FolderStore
 from tests.helpers import opened, png, wait_for
 from tests.worker.conftest import SmallEncoder
-from worker.immunization import Delivery
+from worker.delivery import Delivery
 from worker.jobs import Engine, Work
 from worker.metrics import WorkerMetrics
 from worker.runner import EngineWorker
@@ -241,6 +241,6 @@ def stop(worker: EngineWorker) -> None:
     worker._told_to_stop()
 
 
-def made(engine: Engine, work: Work) -> Delivery:
+def made(engine: Engine, work: Work) -> list[Delivery]:
     (immunized,) = engine.optimize([work], lambda *_: None)
     return engine.encode(work, immunized)

@@ -24,8 +24,9 @@ from service.contracts.errors import OutOfMemory
 from service.contracts.pictures import Picture
 from service.contracts.plan import make_plan
 from tests.helpers import opened
+from worker.delivery import Delivery, encode
 from worker.images import to_picture
-from worker.immunization import Delivery, Immunized, Item, encode, optimize
+from worker.immunization import Immunized, Item, optimize
 from worker.models.pool import Pool
 
 CPU = torch.device("cpu")

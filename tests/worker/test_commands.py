@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.cli import main
 from service.contracts.catalog import load_models
+from tests import tagged
 from tests.helpers import encoded, opened, png
 
 QUICK = ("--model", "tiny", "--steps", "3", "--seed", "5")
@@ -99,6 +100,34 @@ def test_image_options(suffix, options, photo, tmp_path, capsys):
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == (suffix.lower() in {"jpg", "jpeg"})
     assert all(line.startswith("immunize: JPEG") for line in warnings)
+
+
+def test_a_file_as_it_was_asked_for(photograph, tmp_path, capsys):
+    (tmp_path / "phone.jpg").write_bytes(tagged.phone(photograph))
+    options = ["--quality", "60", "--exif", "keep", "--data-mining", "reserved-except-search"]
+    assert main(["image", "phone.jpg", "-o", "out.jpg", "--report", "r.json", *options, *QUICK]) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    told = [report[name] for name in ("quality", "exif", "data_mining", "signed", "width", "height")]
+    assert told == [60, "keep", "reserved-except-search", False, *photograph.size]
+    file = opened((tmp_path / "out.jpg").read_bytes())
+    assert (file.size, file.getexif()[0x0112]) == (photograph.size, 1)
+    assert b"DMI-PROHIBITED-EXCEPTSEARCHENGINEINDEXING" in file.info["xmp"]
+    assert capsys.readouterr().err.startswith("immunize: JPEG at quality 60")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--quality", "60"], "quality: png is lossless"),
+        (["--exif", "some"], "exif: 'some' is not one of strip-location, keep, strip"),
+        (["--data-mining", "maybe"], "data_mining: 'maybe' is not one of none, reserved"),
+        (["--sign"], "sign: this deployment has no certificate"),
+    ],
+)
+def test_a_file_that_cannot_be_had(options, told, photo, tmp_path, capsys):
+    assert main(["image", "photo.png", "-o", "out.png", *options, *QUICK]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_the_same_seed_gives_the_same_bytes(photo, tmp_path):

@@ -13,8 +13,9 @@ from service.contracts.pictures import Picture, read_picture
 from service.contracts.plan import make_plan
 from tests.helpers import opened, png
 from worker.attacks.encoder import EncoderAttack
+from worker.delivery import deliver
 from worker.images import to_tensor
-from worker.immunization import deliver, make_attack
+from worker.immunization import make_attack
 from worker.models.pool import Pool
 from worker.recipes import RECIPES
 

@@ -16,7 +16,7 @@ from service.contracts.schemas import JobError, Status
 from service.contracts.settings import Settings
 from tests.helpers import png
 from tests.worker.deployment import Deployment, made
-from worker.immunization import Delivery
+from worker.delivery import Delivery
 from worker.jobs import Engine, Work
 
 BROKEN = JobError(type="broken", detail="broken on purpose")
@@ -203,7 +203,7 @@ def test_a_bug_in_reading_fails_the_job_and_tells_no_secrets(
     def bug(*_: object, **__: object) -> None:
         raise RuntimeError("the password is swordfish")
 
-    monkeypatch.setattr("worker.jobs.read_picture", bug)
+    monkeypatch.setattr("worker.inputs.read_picture", bug)
     record = house.submit()
     assert house.engine().fetch("public", record.id) is None
     there = house.load(record)
@@ -335,8 +335,8 @@ def test_a_cancel_waits_for_a_beginning_that_is_under_way(house: Deployment) -> 
 # overtaken
 
 
-def other_bytes(work: Work, made: Delivery) -> Delivery:
-    return Delivery(made.data + b"\0", made.content_type, made.report)
+def other_bytes(work: Work, made: list[Delivery]) -> list[Delivery]:
+    return [Delivery(each.data + b"\0", each.content_type, each.report) for each in made]
 
 
 Meanwhile = Callable[[Deployment, Record], None]
@@ -391,10 +391,39 @@ def test_an_attempt_that_was_overtaken_delivers_nothing(meanwhile: Meanwhile, du
     if meanwhile is begins:
         assert (there.status, there.attempts, there.result) == ("running", 2, None)
         assert house.pending() == [record.id]
-        work = Work(there, work.item, begun=True)
+        work = Work(there, work.items, begun=True)
         house.engine("other").finish(work, other_bytes(work, delivery))
     data = house.delivered(record)
-    assert (data == delivery.data) == (meanwhile is finishes)
+    assert (data == delivery[0].data) == (meanwhile is finishes)
+
+
+@pytest.mark.parametrize("meanwhile", [begins, finishes, finishes_otherwise, fails, is_forgotten])
+def test_of_several_sizes_an_overtaken_attempt_leaves_none(meanwhile: Meanwhile, house: Deployment) -> None:
+    record, slow = house.submit(sizes="original,12,8"), house.engine("slow")
+    work = house.begun(record, "slow")
+    delivery = made(slow, work)
+    assert len({each.data for each in delivery}) == 3
+
+    def before_put(_: str) -> None:
+        house.store.before_put = lambda _: meanwhile(house, record)  # before the second of its results
+
+    house.store.before_put = before_put
+    slow.finish(work, delivery)
+    if meanwhile is is_forgotten:
+        assert list(house.store.keys("")) == []
+        return
+    there = house.load(record)
+    if meanwhile is begins:
+        house.engine("other").finish(Work(there, work.items, work.renditions, begun=True), other_bytes(work, delivery))
+        there = house.load(record)
+    if meanwhile is fails:
+        assert (there.status, there.renditions) == ("failed", [])
+        assert house.beside(record) == {"job.json", "image"}
+        return
+    assert [each.name for each in there.renditions] == ["original", "12", "8"]
+    assert house.beside(record) == {"job.json", "image"} | {each.result.sha256 for each in there.renditions}
+    for each in there.renditions:
+        assert len(house.store.get(each.result.key)) == each.result.bytes
 
 
 def test_an_earlier_attempts_result_goes_however_the_job_ends(house: Deployment) -> None:

@@ -313,16 +313,16 @@ def test_one_bad_picture_in_a_batch_fails_alone(error: Exception, told: str, att
 
 @pytest.mark.usefixtures("traces")
 def test_a_result_that_cannot_be_encoded_fails_alone(house: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker import immunization
+    from worker import delivery
 
-    write = immunization.write_picture
+    write = delivery.write_picture
 
     def broken(image: Any, picture: Any, *arguments: Any, **named: Any) -> bytes:
         if picture.pixels.getpixel((0, 0)) == (255, 255, 255):
             raise RuntimeError("a bug")
         return write(image, picture, *arguments, **named)
 
-    monkeypatch.setattr(immunization, "write_picture", broken)
+    monkeypatch.setattr(delivery, "write_picture", broken)
     good, bad = house.submit(), house.submit(WHITE)
     with house.working(batch_max=2):
         house.wait(good)

@@ -10,6 +10,7 @@ import pytest
 
 from service.contracts.batching import OWN, batch_key
 from service.contracts.catalog import METHODS, Model, load_models
+from service.contracts.delivery import DELIVERY
 from service.contracts.plan import Plan, make_plan
 
 SIZE = (96, 80)
@@ -40,6 +41,11 @@ OTHERS: dict[str, object] = {
     "seed": 2,
     "target": "noise",
     "format": "webp",
+    "quality": 50,
+    "exif": "keep",
+    "data_mining": "reserved",
+    "sign": True,
+    "sizes": ("48",),
     "prompts": ("a cat",),
     "denoising_steps": 9,
     "gradient_steps": 1,
@@ -58,11 +64,17 @@ def test_every_field_of_a_plan_is_in_the_table() -> None:
 def test_what_of_a_plan_sets_jobs_apart(field: str, diffusion: Plan) -> None:
     other = diffusion.model_copy(update={field: OTHERS[field]})
     assert other != diffusion
-    assert (key(other) == key(diffusion)) == (field in {"seed", "epsilon", "format"})
+    assert (key(other) == key(diffusion)) == (field in OWN - {"sizes"})
 
 
 def test_what_a_picture_may_have_for_itself_is_a_field_of_the_plan() -> None:
-    assert OWN == {"seed", "epsilon", "format"} <= set(Plan.model_fields)
+    assert {"seed", "epsilon", *DELIVERY} == OWN <= set(Plan.model_fields)
+
+
+@pytest.mark.parametrize("sizes", [("original",), ("96",), ("5000", "96x80")])
+def test_sizes_that_make_the_picture_as_it_is(sizes: tuple[str, ...], diffusion: Plan) -> None:
+    """Not their names count: such a job is optimised with those that name none."""
+    assert key(diffusion.model_copy(update={"sizes": sizes})) == key(diffusion)
 
 
 def test_the_order_of_models_and_prompts_counts(diffusion: Plan) -> None:

@@ -21,6 +21,7 @@ from service.contracts.plan import (
 )
 
 MODELS = load_models()
+FILE = ("quality", "exif", "data_mining", "sign", "sizes")  # of a plan: the file that comes back
 BEYOND = ("prompts", "denoising_steps", "gradient_steps", "repeats", "masks", "losses", "order")  # of a plan
 
 WRONG = [
@@ -38,6 +39,15 @@ WRONG = [
     ("target", "image"),
     ("format", "gif"),
     ("format", "PNG"),
+    *(("quality", text) for text in ("95", "", "x")),  # of a png
+    *(("exif", text) for text in ("", "all", "KEEP", "keep,strip")),
+    *(("data_mining", text) for text in ("", "true", "DMI-PROHIBITED")),
+    *(("sign", text) for text in ("", "1", "yes", "wahr")),
+    *(
+        ("sizes", text)
+        for text in ("", ",", "0", "-1", "1.5", "100000", "64x", "x64", "0x5", "64x64x64", "w", "64d", "all")
+    ),
+    ("sizes", ",".join(str(side) for side in range(1, 10))),
     *(("epsilon", text) for text in ("0", "-1", "300", "255.01", "nan", "inf", "-inf", "1e999")),
     *(("epsilon", text) for text in ("abc", "", "8/255", "8,5")),
     *(("steps", text) for text in ("0", "-1", "1.5", "1e3", str(MAX_STEPS + 1), "9" * 30, "9" * 5000)),
@@ -219,12 +229,26 @@ def test_an_editor_has_an_encoder_too() -> None:
     assert make_plan({"method": "encoder", "models": "reference-ldm"}, MODELS).models == ("reference-ldm",)
 
 
+@pytest.mark.parametrize("quality", ["0", "101", "-5", "9.5", "high", "", "9" * 30])
+def test_a_wrong_quality_of_a_jpeg(quality: str) -> None:
+    with pytest.raises(BadField, match=r"quality: .* is not a whole number from 1 to 100"):
+        make_plan({"format": "jpeg", "quality": quality}, MODELS)
+
+
+@pytest.mark.parametrize("format", ["png", "webp"])
+def test_a_lossless_format_takes_no_quality(format: str) -> None:
+    with pytest.raises(BadField, match=f"quality: {format} is lossless and takes none; leave it out or ask for jpeg"):
+        make_plan({"format": format, "quality": "95"}, MODELS)
+
+
 def test_defaults() -> None:
     plan = make_plan({}, MODELS)
     first = METHODS["encoder"].presets[0]
     assert (plan.method, plan.models, plan.preset) == ("encoder", (DEFAULT_MODEL,), first.name)
     assert (plan.norm, plan.epsilon, plan.steps) == (first.norm, first.epsilon, first.steps)
     assert (plan.target, plan.format) == ("gray", "png")
+    assert [getattr(plan, name) for name in FILE] == [None, "strip-location", "none", False, ()]
+    assert make_plan({"format": "jpeg"}, MODELS).quality == 95
     assert [getattr(plan, name) for name in BEYOND] == [(), None, None, None, None, (), None]
 
 
@@ -266,6 +290,15 @@ def test_a_preset_brings_its_numbers(method: str, preset: str) -> None:
         ({"models": f" {DEFAULT_MODEL} , sdxl-vae,"}, "models", (DEFAULT_MODEL, "sdxl-vae")),
         ({"models": f"{DEFAULT_MODEL},{DEFAULT_MODEL}"}, "models", (DEFAULT_MODEL,)),
         ({"method": "noise"}, "target", None),
+        ({"format": "jpeg", "quality": "1"}, "quality", 1),
+        ({"format": "jpeg", "quality": "100"}, "quality", 100),
+        ({"exif": "keep"}, "exif", "keep"),
+        ({"exif": "strip"}, "exif", "strip"),
+        ({"data_mining": "reserved-except-search"}, "data_mining", "reserved-except-search"),
+        ({"sign": "true"}, "sign", True),
+        ({"sign": "True"}, "sign", True),  # as some clients write it
+        ({"sign": "FALSE"}, "sign", False),
+        ({"sizes": " 1024, 512x512,256w,7h ,original,1024,"}, "sizes", ("1024", "512x512", "256w", "7h", "original")),
     ],
     ids=str,
 )
@@ -347,7 +380,7 @@ def test_a_plan_survives_its_own_json() -> None:
 def test_a_plan_of_before_there_were_these_fields_is_still_read() -> None:
     """What lies in a queue while a worker is replaced by a newer one."""
     plan = make_plan({}, MODELS)
-    assert type(plan).model_validate_json(plan.model_dump_json(exclude=set(BEYOND))) == plan
+    assert type(plan).model_validate_json(plan.model_dump_json(exclude={*BEYOND, *FILE})) == plan
 
 
 def test_early_steers_towards_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,9 @@ WRONG = {
     "one short of two": ("IMMUNIZE_WEBHOOK_SECRET", f"{'a' * 32},b", "32 letters or more"),
     "no network": ("IMMUNIZE_WEBHOOK_NETWORKS", "10.0.0.0/8,inside", "not a valid IPv4 or IPv6 network"),
     "a host, not a network": ("IMMUNIZE_WEBHOOK_NETWORKS", "10.0.0.1/8", "not a valid IPv4 or IPv6 network"),
+    "a rate below 0": ("IMMUNIZE_TENANT_RATE", "-1", "greater than or equal to 0"),
+    "half a picture": ("IMMUNIZE_TENANT_DAILY", "0.5", "valid integer"),
+    "perhaps anonymous": ("IMMUNIZE_ALLOW_ANONYMOUS", "perhaps", "valid boolean"),
     "presigning for ever": ("IMMUNIZE_PRESIGN_SECONDS", "604801", "604800"),
 }
 
@@ -58,6 +62,8 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(case: str, monkeyp
             "webhook_networks",
             (ip_network("10.1.0.0/16"), ip_network("fd12::/16")),
         ),
+        ("IMMUNIZE_API_KEYS_FILE", "/run/keys", "api_keys_file", Path("/run/keys")),
+        ("IMMUNIZE_TENANT_WAITING", "0", "tenant_waiting", 0),
     ],
 )
 def test_the_environment_is_read(
