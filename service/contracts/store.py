@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from service.contracts.errors import NotFound, NotReady
 from service.contracts.settings import Settings
 
-TIDY = 10.0  # seconds between two looks
+TIDY = 5.0  # seconds between two looks
 LEFT = 3600.0  # seconds after which a file that is being written was left by a process that died
 
 
@@ -56,7 +56,7 @@ class FolderStore:
     def __init__(self, root: Path, *, create: bool = True) -> None:
         self._root = root
         self._staging = root / ".staging"
-        self._tidied = -TIDY
+        self._tidied, self._old = -TIDY, set[Path]()
         if create:
             with _unavailable():
                 self._staging.mkdir(parents=True, exist_ok=True)
@@ -107,10 +107,14 @@ class FolderStore:
         if time.monotonic() - self._tidied < TIDY:
             return
         self._tidied = time.monotonic()
+        old = set()
         for left in self._staging.iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > LEFT:
-                    left.unlink()
+                    old.add(left)
+                    if left in self._old:  # at the last look too: a clock that jumps makes nothing old twice
+                        left.unlink()
+        self._old = old
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
