@@ -12,6 +12,7 @@ import pytest
 import redis
 from PIL import Image
 
+from service.client import Refused
 from service.contracts.schemas import Job
 from tests.helpers import opened, wait_for
 from tests.integration.served import Served
@@ -29,7 +30,7 @@ def start(tmp_path: Path, environ: dict[str, str]) -> Any:
     begun: list[Served] = []
 
     def started() -> Served:
-        begun.append(Served(tmp_path / "data", environ))
+        begun.append(Served(tmp_path / "data", environ | {"IMMUNIZE_LEASE_SECONDS": "3"}))
         return begun[-1]
 
     yield started
@@ -63,7 +64,7 @@ def all_finish(served: Served, jobs: list[Job], size: tuple[int, int]) -> list[J
     return done
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", ["stop", "kill", "kill with its Redis"])
 def test_the_service_ends_and_begins_again(how: str, start: Start, image: bytes, photograph: Image.Image) -> None:
     first = start()
     jobs = [first.client.submit(image, **LONG)] + [first.client.submit(image, **SHORT) for _ in range(4)]
@@ -72,10 +73,52 @@ def test_the_service_ends_and_begins_again(how: str, start: Start, image: bytes,
         assert first.stop() == 0
         assert first.processes() == []
     else:
+        if how != "kill":
+            (server,) = first.processes("redis-server")
+            os.kill(server, signal.SIGKILL)
         first.kill()
     second = start()
     done = all_finish(second, jobs, photograph.size)
     assert max(job.attempts for job in done) <= (1 if how == "stop" else 2)
+
+
+def test_an_idle_worker_that_nothing_is_left_of_goes(start: Start, image: bytes) -> None:
+    served = start()
+    served.client.wait(served.client.submit(image, **SHORT).id, timeout=BOUND)
+    (server,) = served.processes("redis-server")
+    os.kill(server, signal.SIGKILL)
+    served.kill()
+    wait_for(lambda: not served.processes(), "the worker has gone", seconds=BOUND)
+
+
+def test_what_was_canceled_stays_so(start: Start, image: bytes, photograph: Image.Image) -> None:
+    first = start()
+    running, waiting = first.client.submit(image, **LONG), first.client.submit(image, **SHORT)
+    begun(first, running)
+    other = first.client.submit(image, **SHORT)
+    for job in (running, waiting):
+        first.client.cancel(job.id)
+    first.kill()
+    second = start()
+    all_finish(second, [other], photograph.size)
+    for job in (running, waiting):
+        wait_for(lambda job=job: second.client.job(job.id).status == "canceled", "it is canceled")  # type: ignore[misc]
+        assert second.client.job(job.id).result is None
+
+
+def test_the_store_is_away_for_a_while(start: Start, image: bytes, photograph: Image.Image) -> None:
+    served = start()
+    jobs = [served.client.submit(image, **LONG), served.client.submit(image, **SHORT)]
+    begun(served, jobs[0])
+    store = served.data / "store"
+    away = store.rename(store.with_name("away"))
+    with pytest.raises(Refused) as caught:
+        served.client.submit(image, **SHORT)
+    assert caught.value.problem.status == 503
+    wait_for(lambda: served.told.count("the store cannot be used just now") > 2, "it was tried", seconds=BOUND)
+    away.rename(store)
+    done = all_finish(served, jobs, photograph.size)
+    assert [job.attempts for job in done] == [1, 1]
 
 
 def test_a_worker_is_killed(start: Start, image: bytes, photograph: Image.Image) -> None:
