@@ -60,7 +60,9 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=10**12, description="jobs of one tenant that may wait; 0: any number")
     ] = 5000
     max_queue_depth: Annotated[int, Field(ge=1, description="jobs that may wait; more are answered 429")] = 10_000
-    result_ttl: Annotated[int, Field(ge=60, description="seconds Redis remembers an ended job")] = 86_400
+    result_ttl: Annotated[
+        int, Field(ge=60, description="seconds an ended job is kept; nothing is deleted yet, so it does nothing so far")
+    ] = 86_400
     job_timeout: Annotated[int, Field(ge=1, description="seconds one job may run")] = 900
     attempts: Annotated[int, Field(ge=1, le=10, description="how often a job is begun before it is failed")] = 3
     batch_max: Annotated[
