@@ -174,8 +174,8 @@ def test_a_batch_waits_a_little_for_company(
     house: Deployment, gathering: Gather, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = [house.submit()]
-    later(house, monkeypatch, 2, lambda: jobs.extend([house.submit(), house.submit(steps="3")]))
-    assert gathering(batch_wait_ms=2000, most=2)() == [[jobs[0].id, jobs[1].id]], "and no longer than for the last"
+    later(house, monkeypatch, 2, lambda: jobs.extend([house.submit(steps="3"), house.submit()]))
+    assert gathering(batch_wait_ms=9000, most=2)() == [[jobs[0].id, jobs[2].id]], "and no longer than for the last"
     assert house.queue.depth() == 1
 
 
